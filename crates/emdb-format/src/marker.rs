@@ -1,0 +1,149 @@
+//! Sync markers: the journal's own proof of how far it has been synced.
+//!
+//! A marker lies at a multiple of 64 bytes inside a filler frame, whose key is the
+//! padding up to there and whose value is the marker.
+//!
+//! | offset | bytes | field |
+//! |--------|-------|-------|
+//! | 0 | 16 | the generation's random tag |
+//! | 16 | 8 | the marker's own LSN |
+//! | 24 | 8 | LSN below which everything was synced before the marker was written |
+//! | 32 | 28 | zero |
+//! | 60 | 4 | CRC32C of the above, started from the stamp |
+
+use crate::bytes::{Reader, Writer};
+use crate::error::FormatError;
+use crate::frame::{FrameSpec, Kind, Stamp};
+use crate::limits::{MARKER_ALIGN, MARKER_BYTES};
+
+/// Head of a filler frame with up to 127 bytes of padding and a marker.
+const FILLER_HEAD: u64 = 4 + 1 + 1 + 1;
+const ZERO_LEN: usize = 28;
+const PADDING: [u8; MARKER_ALIGN as usize] = [0; MARKER_ALIGN as usize];
+
+/// A sync marker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marker {
+    /// LSN of the marker's first byte.
+    pub lsn: u64,
+    /// Everything below this LSN was on stable storage when the marker was written.
+    pub synced: u64,
+}
+
+impl Marker {
+    /// The marker's bytes.
+    pub fn encode(&self, tag: &[u8; 16], stamp: Stamp) -> [u8; MARKER_BYTES] {
+        let mut bytes = [0; MARKER_BYTES];
+        let (body, crc) = bytes.split_at_mut(MARKER_BYTES - size_of::<u32>());
+        let mut out = Writer::new(body);
+        // The body has room for the three fields.
+        let _ = out
+            .put(tag)
+            .and_then(|()| out.u64(self.lsn))
+            .and_then(|()| out.u64(self.synced));
+        crc.copy_from_slice(&stamp.checksum(body).to_le_bytes());
+        bytes
+    }
+
+    /// Reads a marker of this generation; `None` if the bytes are none, or if the
+    /// marker did not stand at `lsn` when it was written.
+    pub fn decode(bytes: &[u8], tag: &[u8; 16], stamp: Stamp, lsn: u64) -> Option<Self> {
+        if !bytes.starts_with(tag) {
+            return None;
+        }
+        let mut reader = Reader::new(bytes, "marker");
+        let body = reader.take(MARKER_BYTES - size_of::<u32>()).ok()?;
+        let crc = reader.u32().ok()?;
+        if stamp.checksum(body) != crc {
+            return None;
+        }
+        let mut reader = Reader::new(body, "marker");
+        reader.take(tag.len()).ok()?;
+        let marker = Self {
+            lsn: reader.u64().ok()?,
+            synced: reader.u64().ok()?,
+        };
+        let zeros = reader.take(ZERO_LEN).ok()?;
+        (marker.lsn == lsn && marker.synced <= lsn && zeros.iter().all(|byte| *byte == 0))
+            .then_some(marker)
+    }
+
+    /// Encodes a filler frame that begins at `position` and holds a marker at the
+    /// first aligned place; `base` is the LSN of position 0.
+    ///
+    /// # Errors
+    /// [`FormatError::Truncated`] if `out` is shorter than [`marker_frame_len`].
+    pub fn encode_frame(
+        out: &mut [u8],
+        tag: &[u8; 16],
+        stamp: Stamp,
+        base: u64,
+        position: u64,
+        synced: u64,
+    ) -> Result<usize, FormatError> {
+        let padding = padding_at(position);
+        let marker_at = position.saturating_add(FILLER_HEAD).saturating_add(padding);
+        let marker = Self {
+            lsn: base.saturating_add(marker_at),
+            synced,
+        };
+        let key = PADDING
+            .get(..padding as usize)
+            .ok_or(FormatError::Malformed("padding"))?;
+        let value = marker.encode(tag, stamp);
+        FrameSpec::new(Kind::Filler, key, &value).encode_into(
+            out,
+            stamp,
+            base.saturating_add(position),
+        )
+    }
+}
+
+/// Bytes of a filler frame that begins at `position` and holds a marker; at most 134.
+#[inline]
+pub fn marker_frame_len(position: u64) -> usize {
+    (FILLER_HEAD + padding_at(position)) as usize + MARKER_BYTES
+}
+
+#[inline]
+fn padding_at(position: u64) -> u64 {
+    let end = position.wrapping_add(FILLER_HEAD);
+    end.wrapping_neg() % MARKER_ALIGN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Frame;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn marker_frames_are_aligned_and_found(position in 16_384_u64..1 << 43, base in 0_u64..1 << 50) {
+            let stamp = Stamp::new(&[3; 16], 9);
+            let tag = [0xab; 16];
+            let mut bytes = vec![0; marker_frame_len(position)];
+            let len = Marker::encode_frame(&mut bytes, &tag, stamp, base, position, base + 5).unwrap();
+            prop_assert_eq!(len, bytes.len());
+            prop_assert!(len <= 134);
+            let frame = Frame::parse(&bytes).unwrap();
+            prop_assert!(frame.verify(stamp, base + position).is_ok());
+            prop_assert_eq!(frame.kind, Kind::Filler);
+            let at = position + (len - MARKER_BYTES) as u64;
+            prop_assert_eq!(at % MARKER_ALIGN, 0);
+            let marker = Marker::decode(frame.value, &tag, stamp, base + at);
+            prop_assert_eq!(marker, Some(Marker { lsn: base + at, synced: base + 5 }));
+            prop_assert_eq!(Marker::decode(frame.value, &tag, stamp, base + at + 64), None);
+            prop_assert_eq!(Marker::decode(frame.value, &[0; 16], stamp, base + at), None);
+        }
+
+        #[test]
+        fn a_flipped_bit_is_no_marker(bit in 0_usize..MARKER_BYTES * 8) {
+            let stamp = Stamp::new(&[3; 16], 9);
+            let tag = [0xab; 16];
+            let mut bytes = Marker { lsn: 64, synced: 10 }.encode(&tag, stamp);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(Marker::decode(&bytes, &tag, stamp, 64), None);
+        }
+    }
+}
