@@ -1,6 +1,6 @@
 //! Golden bytes of format version 1: hex in, value out, same hex back.
 //!
-//! The hex was written by a second, independent implementation of `docs/format.md`.
+//! The hex comes from a second implementation, which shares no code with this crate.
 //! It never changes: a change of the format gets a new version and golden bytes of
 //! its own, and these must go on to be read.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
