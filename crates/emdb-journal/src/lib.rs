@@ -1,1 +1,57 @@
-//! Placeholder.
+//! An append-only log read through a memory map.
+//!
+//! A [`Journal`] is a write-ahead log anyone can build on: records get an [`Lsn`],
+//! survive the death of the process as soon as [`Journal::append`] returns, and
+//! survive power loss once [`Journal::sync`] returns. Opening it replays what was
+//! appended, tells a torn tail from damage, and refuses the latter.
+//!
+//! This crate is the only one of emdb that touches files. It promises:
+//!
+//! - Appending is a copy into mapped, preallocated space; no system call a record.
+//! - What `sync` acknowledged is found again, or opening fails with
+//!   [`Error::Corrupted`]; it is never silently missing.
+//! - A failed sync is never retried and believed: the journal is poisoned.
+//! - Reading takes no lock and writes no shared memory.
+//!
+//! # Examples
+//!
+//! ```
+//! use emdb_journal::{FrameSpec, Journal, Kind, MemoryMedium, Options};
+//!
+//! let journal = Journal::open(Box::new(MemoryMedium::new()), Options::default(), |_| {})?;
+//! let lsn = journal.append(&FrameSpec::new(Kind::Put, b"key", b"value"))?;
+//! journal.sync()?;
+//! assert!(journal.durable_lsn() > lsn);
+//! # Ok::<(), emdb_journal::Error>(())
+//! ```
+#![deny(unsafe_code)]
+#![warn(clippy::indexing_slicing)]
+
+mod append;
+mod batch;
+mod commit;
+mod error;
+#[allow(unsafe_code)]
+mod extent;
+mod journal;
+mod lock;
+mod lsn;
+mod medium;
+mod options;
+mod recovery;
+#[allow(unsafe_code)]
+mod sys;
+
+pub use append::Busy;
+pub use batch::Batch;
+pub use emdb_format::{Frame, FrameSpec, Header, Kind, Previous, Stamp};
+pub use error::Error;
+pub use extent::{Map, PinnedBytes};
+pub use journal::{Journal, JournalStats};
+pub use lock::{LockHolder, break_lock, lock_holder};
+pub use lsn::Lsn;
+pub use medium::{
+    FileMedium, Medium, MemoryMedium, OpenMode, SidecarMemory, SimulatedMedium, Store,
+};
+pub use options::{Options, SyncPolicy};
+pub use recovery::{Opening, Recovered, Replayed};

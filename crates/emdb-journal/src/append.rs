@@ -1,0 +1,259 @@
+//! Appending: reserve, store, publish.
+//!
+//! Positions only move forward: `reserved >= readable >= published`. A frame below
+//! `readable` is whole in the map; below `published` it is also in whatever index
+//! the publishing closure keeps. Frames are published in the order of their
+//! positions, and `append` returns only after its own turn, so nothing it
+//! acknowledged lies behind another writer's hole.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use emdb_format::{FrameSpec, MARKER_DISTANCE, Marker, POSITION_MAX, marker_frame_len};
+
+use crate::error::Error;
+use crate::journal::Core;
+use crate::lsn::Lsn;
+use crate::medium::Store;
+use crate::options::SyncPolicy;
+
+/// Set in the reservation word while a batch holds the write side.
+pub(crate) const BATCH: u64 = 1 << 63;
+/// Set in the reservation word once writing has ended: closed or poisoned.
+pub(crate) const STOP: u64 = 1 << 62;
+/// The position in the reservation word.
+pub(crate) const POSITION: u64 = STOP - 1;
+
+const MARKER_FRAME_MAX: usize = 192;
+
+/// Why an append was not even tried: a batch holds the write side.
+///
+/// Let go of every lock, call [`Journal::wait_for_batch`](crate::Journal::wait_for_batch)
+/// and start again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Busy;
+
+/// What every append writes, on cache lines that readers of settled records never touch.
+#[repr(align(128))]
+pub(crate) struct Tail {
+    /// Position up to which space is reserved, with [`BATCH`] and [`STOP`].
+    pub(crate) word: AtomicU64,
+    /// Every frame below is whole in the map, those of an open batch included.
+    pub(crate) readable: AtomicU64,
+    /// Every frame below is whole and known to the indexes.
+    pub(crate) published: AtomicU64,
+    /// The append that starts at or above this position writes a marker first.
+    pub(crate) marker_due: AtomicU64,
+}
+
+impl Tail {
+    pub(crate) fn new(position: u64) -> Self {
+        Self {
+            word: AtomicU64::new(position),
+            readable: AtomicU64::new(position),
+            published: AtomicU64::new(position),
+            marker_due: AtomicU64::new(position),
+        }
+    }
+}
+
+impl Core {
+    /// Appends one frame, and calls `publish` with its position once every frame
+    /// before it is whole, before anything after it is published.
+    #[inline]
+    pub(crate) fn append(
+        &self,
+        spec: &FrameSpec<'_>,
+        publish: impl FnOnce(u64),
+    ) -> Result<Result<Lsn, Busy>, Error> {
+        let head = spec.head(self.stamp)?;
+        let head = head.as_bytes();
+        let len = (head.len() + spec.key.len() + spec.value.len()) as u64;
+        let (start, position, end) = loop {
+            // Relaxed: the exchange below orders what matters.
+            let word = self.tail.word.load(Ordering::Relaxed);
+            if word > POSITION {
+                if word & STOP != 0 {
+                    return Err(self.stopped());
+                }
+                return Ok(Err(Busy));
+            }
+            let marker = if word >= self.tail.marker_due.load(Ordering::Relaxed) {
+                marker_frame_len(word) as u64
+            } else {
+                0
+            };
+            let end = word + marker + len;
+            if end > self.extents.prepared() {
+                self.grow(end)?;
+                continue;
+            }
+            // SeqCst: a snapshot registers before it reads the word, and the writer
+            // looks for snapshots after this; one of them sees the other.
+            let reserved = self.tail.word.compare_exchange_weak(
+                word,
+                end,
+                Ordering::SeqCst,
+                Ordering::Relaxed,
+            );
+            if reserved.is_ok() {
+                break (word, word + marker, end);
+            }
+        };
+        if position != start {
+            self.store_marker(start)?;
+        }
+        self.store(position, head, spec, len)?;
+        self.wait_turn(start)?;
+        // Release: pairs with the Acquire in `readable`; the frame is whole.
+        self.tail.readable.store(end, Ordering::Release);
+        let turn = Turn {
+            core: self,
+            start,
+            end,
+        };
+        publish(position);
+        drop(turn);
+        if self.options.sync_policy == SyncPolicy::EachAppend {
+            self.sync_to(end)?;
+        }
+        Ok(Ok(Lsn::new(self.base_lsn + position)))
+    }
+
+    /// Waits until everything below `start` is published.
+    #[inline]
+    fn wait_turn(&self, start: u64) -> Result<(), Error> {
+        // Acquire: pairs with the Release in `Turn::drop` of the writer before.
+        if self.tail.published.load(Ordering::Acquire) == start {
+            return Ok(());
+        }
+        self.wait_published(start)
+    }
+
+    /// Waits until everything below `position` is published.
+    pub(crate) fn wait_published(&self, position: u64) -> Result<(), Error> {
+        let mut spins = 0_u32;
+        while self.tail.published.load(Ordering::Acquire) < position {
+            if self.is_poisoned() {
+                return Err(Error::Poisoned);
+            }
+            spins = spins.saturating_add(1);
+            if spins < 200 {
+                std::hint::spin_loop();
+            } else {
+                // Whoever is before us was descheduled in the middle of a copy.
+                std::thread::yield_now();
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes room up to `end`.
+    #[cold]
+    pub(crate) fn grow(&self, end: u64) -> Result<(), Error> {
+        let published = self.tail.published.load(Ordering::Acquire);
+        self.extents.grow(&*self.medium, end, published)?;
+        Ok(())
+    }
+
+    /// Stores a whole frame at a reserved position; gives its checksum.
+    #[inline]
+    pub(crate) fn store(
+        &self,
+        position: u64,
+        head: &[u8],
+        spec: &FrameSpec<'_>,
+        len: u64,
+    ) -> Result<u32, Error> {
+        let lsn = self.base_lsn + position;
+        let covered = head.len() + spec.key.len();
+        let mut checksum = 0;
+        let mut seal = |frame: &mut [u8]| {
+            // The frame has a head's length at least, so sealing cannot fail.
+            let _ = FrameSpec::seal(frame, covered, self.stamp, lsn);
+            checksum = frame
+                .first_chunk::<4>()
+                .map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        };
+        if self.store == Store::Mapped {
+            self.extents
+                .store(position, &[head, spec.key, spec.value], len, seal)
+                .ok_or_else(|| Error::corrupted(position, "reserved space is not mapped"))?;
+        } else {
+            let mut frame = Vec::with_capacity(len as usize);
+            frame.extend_from_slice(head);
+            frame.extend_from_slice(spec.key);
+            frame.extend_from_slice(spec.value);
+            seal(&mut frame);
+            self.written(self.medium.write_at(position, &frame))?;
+        }
+        Ok(checksum)
+    }
+
+    /// Stores a marker frame at a reserved position.
+    #[cold]
+    pub(crate) fn store_marker(&self, position: u64) -> Result<(), Error> {
+        let mut frame = [0; MARKER_FRAME_MAX];
+        let synced = self.base_lsn + self.commit.durable();
+        let len = Marker::encode_frame(
+            &mut frame,
+            &self.marker_tag,
+            self.stamp,
+            self.base_lsn,
+            position,
+            synced,
+        )?;
+        let frame = frame.get(..len).unwrap_or(&[]);
+        self.tail.marker_due.store(
+            position.saturating_add(MARKER_DISTANCE / 2),
+            Ordering::Relaxed,
+        );
+        if self.store == Store::Mapped {
+            self.extents
+                .store(position, &[frame], len as u64, |_| {})
+                .ok_or_else(|| Error::corrupted(position, "reserved space is not mapped"))
+        } else {
+            self.written(self.medium.write_at(position, frame))
+        }
+    }
+
+    /// A failed write into prepared space poisons: its hole can never be filled.
+    fn written(&self, result: Result<(), Error>) -> Result<(), Error> {
+        if result.is_err() {
+            self.poison();
+        }
+        result
+    }
+
+    /// Checks that a position can be reached at all.
+    pub(crate) fn check_reach(&self, end: u64) -> Result<(), Error> {
+        if end > POSITION_MAX {
+            return Err(Error::TooLarge {
+                what: "journal",
+                len: end,
+                max: POSITION_MAX,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// A writer's turn to publish; passes it on even if the closure panics, since the
+/// frame is whole by then.
+struct Turn<'a> {
+    core: &'a Core,
+    start: u64,
+    end: u64,
+}
+
+impl Drop for Turn<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        const SETTLE_BYTES: u64 = 1 << 18;
+        if self.start / SETTLE_BYTES != self.end / SETTLE_BYTES {
+            self.core.extents.settle(self.end);
+            self.core.grow_ahead(self.end);
+        }
+        // Release: pairs with the Acquire in `wait_turn` and `wait_published`.
+        self.core.tail.published.store(self.end, Ordering::Release);
+    }
+}

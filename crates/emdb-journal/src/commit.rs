@@ -1,0 +1,123 @@
+//! Group commit: who leads a sync, who waits, and how far is durable.
+//!
+//! One thread leads: it notes how far the journal is published, syncs, and what it
+//! noted is durable. Everyone who asks meanwhile waits; who is still not served
+//! then leads the next one.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::journal::Core;
+use crate::options::SyncPolicy;
+
+/// The state of group commit.
+pub(crate) struct GroupCommit {
+    durable: AtomicU64,
+    /// Threads inside `sync_to` that wait for a leader.
+    waiting: AtomicU32,
+    turn: Mutex<Turn>,
+    done: Condvar,
+}
+
+#[derive(Default)]
+struct Turn {
+    led: bool,
+    /// How many the last sync served.
+    last_group: u32,
+    /// How long a sync takes, smoothed.
+    sync_time: Duration,
+}
+
+impl GroupCommit {
+    pub(crate) fn new(durable: u64) -> Self {
+        Self {
+            durable: AtomicU64::new(durable),
+            waiting: AtomicU32::new(0),
+            turn: Mutex::new(Turn::default()),
+            done: Condvar::new(),
+        }
+    }
+
+    /// Every frame below this position survives power loss.
+    #[inline]
+    pub(crate) fn durable(&self) -> u64 {
+        // Acquire: pairs with the Release in `sync_to`.
+        self.durable.load(Ordering::Acquire)
+    }
+}
+
+impl Core {
+    /// Syncs until everything below `target` is durable.
+    pub(crate) fn sync_to(&self, target: u64) -> Result<(), Error> {
+        let commit = &self.commit;
+        if commit.durable() >= target {
+            return self.check_not_poisoned();
+        }
+        let mut turn = commit.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            self.check_not_poisoned()?;
+            if commit.durable() >= target {
+                return Ok(());
+            }
+            if !turn.led {
+                break;
+            }
+            commit.waiting.fetch_add(1, Ordering::Relaxed);
+            turn = commit
+                .done
+                .wait(turn)
+                .unwrap_or_else(PoisonError::into_inner);
+            commit.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        turn.led = true;
+        let (last_group, sync_time) = (turn.last_group, turn.sync_time);
+        drop(turn);
+        self.gather(last_group, sync_time / 10);
+
+        let upto = self.tail.published.load(Ordering::Acquire);
+        let group = commit.waiting.load(Ordering::Relaxed) + 1;
+        let started = Instant::now();
+        let result = self.medium.sync();
+        let took = started.elapsed();
+
+        let mut turn = commit.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        turn.led = false;
+        turn.last_group = group;
+        turn.sync_time = (turn.sync_time * 7 + took) / 8;
+        match result {
+            Ok(()) => {
+                // Release: pairs with the Acquire in `durable`.
+                commit.durable.fetch_max(upto, Ordering::Release);
+                // The next append says in the journal how far this got.
+                self.tail.marker_due.store(0, Ordering::Relaxed);
+            }
+            // What a failed sync left on the disk is unknown, and a second one may
+            // succeed without having written it: never retry.
+            Err(_) => self.poison(),
+        }
+        drop(turn);
+        commit.done.notify_all();
+        result
+    }
+
+    /// Waits a little for as many as were served last time.
+    fn gather(&self, last_group: u32, patience: Duration) {
+        let always = self.options.sync_policy == SyncPolicy::Group;
+        let expected = if always {
+            last_group.max(2)
+        } else {
+            last_group
+        };
+        if expected < 2 || patience.is_zero() {
+            return;
+        }
+        let started = Instant::now();
+        while self.commit.waiting.load(Ordering::Relaxed) + 1 < expected
+            && started.elapsed() < patience
+        {
+            std::thread::yield_now();
+        }
+    }
+}

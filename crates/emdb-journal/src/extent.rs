@@ -1,0 +1,474 @@
+//! Maps, and how the journal's space grows.
+//!
+//! Invariants:
+//! - The bytes below `complete` (kept by `append`) are never written again while any
+//!   map lives, so handing out `&[u8]` into them is sound.
+//! - A map handed out as current stays mapped until the journal is dropped, and
+//!   beyond that for as long as a [`PinnedBytes`] holds it.
+//! - Only space below `prepared` is ever stored into, and only by whoever reserved it.
+
+use std::io;
+use std::ops::Deref;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use emdb_format::POSITION_MAX;
+use memmap2::{MmapMut, MmapOptions, MmapRaw};
+
+use crate::error::Error;
+use crate::medium::Medium;
+use crate::sys;
+
+/// A stretch of memory that stands for the journal's bytes, from the front on.
+///
+/// A map may reach past the bytes that exist: address space is reserved once, and
+/// pages become readable as the medium grows.
+#[derive(Debug, Clone)]
+pub struct Map(Arc<Region>);
+
+#[derive(Debug)]
+struct Region {
+    base: *mut u8,
+    len: usize,
+    /// Whether pages are read-only until `Map::protect` opens them.
+    protected: bool,
+    _memory: Memory,
+}
+
+#[derive(Debug)]
+#[expect(dead_code, reason = "held so that the memory stays mapped")]
+enum Memory {
+    File(MmapRaw),
+    Anonymous(MmapMut),
+}
+
+// SAFETY: `base` points to memory owned by `_memory`, which is itself `Send`, and
+// nothing about it is tied to a thread.
+unsafe impl Send for Region {}
+// SAFETY: all access goes through `Map`, whose methods either read bytes that nobody
+// writes any more or write bytes that only their caller reserved.
+unsafe impl Sync for Region {}
+
+impl Map {
+    /// Address space reserved for a journal at first: enough that it rarely moves,
+    /// little enough that a thousand journals fit an address space.
+    pub const RESERVATION_BYTES: u64 = 64 << 30;
+
+    /// Maps `file` from the front: `wanted` bytes, or as many of them as the system
+    /// gives, but at least `needed`.
+    ///
+    /// # Errors
+    /// When not even `needed` bytes can be mapped.
+    pub fn file(file: &std::fs::File, needed: u64, wanted: u64) -> io::Result<Self> {
+        let wanted = if sys::CAN_MAP_PAST_END {
+            wanted
+        } else {
+            needed
+        };
+        let raw = shrinking(needed, wanted, |len| {
+            MmapOptions::new().len(len).map_raw_read_only(file)
+        })?;
+        let region = Region {
+            base: raw.as_mut_ptr(),
+            len: raw.len(),
+            protected: true,
+            _memory: Memory::File(raw),
+        };
+        Ok(Self(Arc::new(region)))
+    }
+
+    /// Reserves anonymous, zero-filled memory that is taken up page by page.
+    ///
+    /// # Errors
+    /// When not even `needed` bytes can be reserved.
+    pub fn anonymous(needed: u64, wanted: u64) -> io::Result<Self> {
+        let mut memory = shrinking(needed, wanted, |len| {
+            MmapOptions::new().len(len).no_reserve_swap().map_anon()
+        })?;
+        let region = Region {
+            base: memory.as_mut_ptr(),
+            len: memory.len(),
+            protected: false,
+            _memory: Memory::Anonymous(memory),
+        };
+        Ok(Self(Arc::new(region)))
+    }
+
+    /// Bytes of address space.
+    #[expect(clippy::len_without_is_empty, reason = "a map is never empty")]
+    pub fn len(&self) -> u64 {
+        self.0.len as u64
+    }
+
+    fn range(&self, position: u64, len: u64) -> Option<(usize, usize)> {
+        let end = position.checked_add(len)?;
+        (end <= self.len()).then_some((position as usize, len as usize))
+    }
+
+    /// The bytes from `position` on; `None` past the map.
+    ///
+    /// # Safety
+    /// The bytes exist, and nobody writes them while the slice lives.
+    #[inline]
+    unsafe fn bytes(&self, position: u64, len: u64) -> Option<&[u8]> {
+        let (at, len) = self.range(position, len)?;
+        // SAFETY: `range` proved that `at` lies within the mapped region.
+        let start = unsafe { self.0.base.add(at) };
+        // SAFETY: `range` proved that `len` bytes from there are mapped; that they
+        // exist and stay unchanged is this function's own condition.
+        Some(unsafe { std::slice::from_raw_parts(start, len) })
+    }
+
+    /// Copies `parts`, one after the other, to `position`; `None` past the map.
+    ///
+    /// The bytes must be prepared and reserved by the caller alone.
+    pub(crate) fn store(&self, position: u64, parts: &[&[u8]]) -> Option<()> {
+        let total = parts
+            .iter()
+            .try_fold(0_u64, |sum, part| sum.checked_add(part.len() as u64))?;
+        let (mut at, _) = self.range(position, total)?;
+        for part in parts {
+            // SAFETY: `range` proved that all parts lie within the mapped region.
+            let to = unsafe { self.0.base.add(at) };
+            // SAFETY: source and target are valid for the part's length, as shown; they
+            // do not overlap, since the target was reserved by the caller alone and
+            // nothing is handed out of it before it is complete.
+            unsafe { ptr::copy_nonoverlapping(part.as_ptr(), to, part.len()) };
+            at += part.len();
+        }
+        Some(())
+    }
+
+    /// The reserved bytes at `position`, for the one caller that reserved them.
+    ///
+    /// # Safety
+    /// The bytes are prepared, writable, and nobody else reads or writes them.
+    unsafe fn reserved(&self, position: u64, len: u64) -> Option<&mut [u8]> {
+        let (at, len) = self.range(position, len)?;
+        // SAFETY: `range` proved that `at` lies within the mapped region.
+        let start = unsafe { self.0.base.add(at) };
+        // SAFETY: `range` proved that `len` bytes from there are mapped; exclusive
+        // access is this function's own condition.
+        Some(unsafe { std::slice::from_raw_parts_mut(start, len) })
+    }
+
+    /// Zeroes the bytes from `from` up to `to`, for media that are memory.
+    pub(crate) fn zero(&self, from: u64, to: u64) -> Option<()> {
+        let (at, len) = self.range(from, to.saturating_sub(from))?;
+        // SAFETY: `range` proved that `at` lies within the mapped region.
+        let start = unsafe { self.0.base.add(at) };
+        // SAFETY: `range` proved that `len` bytes from there are mapped. They are cut
+        // off: above every complete byte, and no append runs while the log is cut.
+        unsafe { ptr::write_bytes(start, 0, len) };
+        Some(())
+    }
+
+    /// A copy of the bytes, for media that are memory.
+    pub(crate) fn copy(&self, position: u64, len: u64) -> Option<Vec<u8>> {
+        // SAFETY: memory media exist as far as they are mapped; the simulated medium,
+        // the only caller, is used by tests that do not append while it copies.
+        unsafe { self.bytes(position, len) }.map(<[u8]>::to_vec)
+    }
+
+    /// Makes whole pages between `from` and `to` writable or read-only.
+    fn protect(&self, from: u64, to: u64, writable: bool) -> io::Result<()> {
+        if !self.0.protected {
+            return Ok(());
+        }
+        let Some((at, len)) = self.range(from, to.min(self.len()).saturating_sub(from)) else {
+            return Ok(());
+        };
+        // SAFETY: `range` proved that `at` lies within the mapped region.
+        let start = unsafe { self.0.base.add(at) };
+        // SAFETY: the pages belong to this region's map; making them read-only happens
+        // only below `published`, where nobody stores any more.
+        unsafe { sys::protect(start, len, writable) }
+    }
+}
+
+/// Tries `wanted` bytes, then half of that and so on down to `needed`.
+fn shrinking<T>(needed: u64, wanted: u64, map: impl Fn(usize) -> io::Result<T>) -> io::Result<T> {
+    let needed = needed.max(1);
+    let mut len = wanted.max(needed);
+    loop {
+        let bytes =
+            usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        match map(bytes) {
+            Ok(map) => return Ok(map),
+            Err(error) if len == needed => return Err(error),
+            Err(_) => len = (len / 2).max(needed),
+        }
+    }
+}
+
+/// Bytes of the journal that stay valid and unchanged for as long as this lives.
+///
+/// It holds the map, never the journal's lock. Cloning and dropping touch a
+/// reference count that few other threads use.
+#[derive(Clone)]
+pub struct PinnedBytes {
+    holder: Arc<Holder>,
+    position: u64,
+    len: u64,
+}
+
+/// One of several reference counts of a map, on a cache line of its own.
+#[repr(align(128))]
+struct Holder(Map);
+
+impl Deref for PinnedBytes {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `Extents::pin` checked that the range is complete, and complete
+        // bytes are never written again while their map lives.
+        unsafe { self.holder.0.bytes(self.position, self.len) }.unwrap_or(&[])
+    }
+}
+
+impl std::fmt::Debug for PinnedBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The bytes are users' data and stay out.
+        f.debug_struct("PinnedBytes")
+            .field("len", &self.len)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A map and its reference counts, spread so that threads rarely meet.
+struct Mapped {
+    map: Map,
+    holders: Box<[Arc<Holder>]>,
+}
+
+impl Mapped {
+    fn new(map: Map) -> Box<Self> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let count = (threads * 2).clamp(2, 64);
+        let holders = (0..count).map(|_| Arc::new(Holder(map.clone()))).collect();
+        Box::new(Self { map, holders })
+    }
+}
+
+/// Which of a map's reference counts the calling thread uses.
+#[inline]
+fn thread_slot() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static SLOT: usize = NEXT.fetch_add(1, Ordering::Relaxed);
+    }
+    // A thread that is being torn down shares the first one.
+    SLOT.try_with(|slot| *slot).unwrap_or(0)
+}
+
+/// The journal's space: what is mapped, what is prepared, what is complete.
+pub(crate) struct Extents {
+    /// The newest map. Release: pairs with the Acquire in `current`.
+    current: AtomicPtr<Mapped>,
+    /// Everything below is complete; lags behind `complete` so that readers of old
+    /// records do not touch the line which every append writes.
+    settled: AtomicU64,
+    /// Space below can be stored into.
+    prepared: AtomicU64,
+    growth: Mutex<Growth>,
+    extent_bytes_max: u64,
+    read_only: bool,
+}
+
+/// What only the growing thread needs.
+struct Growth {
+    /// Every map there ever was, the newest last; keeps `current` valid.
+    maps: Vec<Box<Mapped>>,
+    /// Pages below are read-only.
+    sealed: u64,
+}
+
+impl Extents {
+    pub(crate) fn new(map: Map, tail: u64, extent_bytes_max: u64, read_only: bool) -> Self {
+        let mapped = Mapped::new(map);
+        let current = AtomicPtr::new(ptr::from_ref(&*mapped).cast_mut());
+        Self {
+            current,
+            settled: AtomicU64::new(tail),
+            prepared: AtomicU64::new(tail),
+            growth: Mutex::new(Growth {
+                maps: vec![mapped],
+                sealed: page_floor(tail),
+            }),
+            extent_bytes_max: extent_bytes_max.max(MIN_EXTENT_BYTES),
+            read_only,
+        }
+    }
+
+    #[inline]
+    fn current(&self) -> &Mapped {
+        // Acquire: pairs with the Release in `grow`, which publishes the map.
+        let current = self.current.load(Ordering::Acquire);
+        // SAFETY: the pointer comes from a `Box` in `growth.maps`, which only grows
+        // and is dropped with `self`.
+        unsafe { &*current }
+    }
+
+    /// Complete bytes from `position` on, as far as is known without touching the
+    /// line which appends write.
+    #[inline]
+    pub(crate) fn settled_bytes(&self, position: u64) -> Option<&[u8]> {
+        // Acquire: pairs with the Release in `settle`; the bytes are complete.
+        self.bytes_below(position, self.settled.load(Ordering::Acquire))
+    }
+
+    /// The bytes from `position` up to `end`, all of which must be complete.
+    #[inline]
+    pub(crate) fn bytes_below(&self, position: u64, end: u64) -> Option<&[u8]> {
+        let len = end.checked_sub(position)?;
+        // SAFETY: `end` is `settled`, or the value of `complete` which the caller
+        // loaded: bytes below either are never written again.
+        unsafe { self.current().map.bytes(position, len) }
+    }
+
+    /// Keeps complete bytes alive beyond the journal.
+    #[inline]
+    pub(crate) fn pin(&self, position: u64, len: u64, complete: u64) -> Option<PinnedBytes> {
+        let end = position.checked_add(len)?;
+        let mapped = self.current();
+        if end > complete || end > mapped.map.len() {
+            return None;
+        }
+        let holder = mapped.holders.get(thread_slot() % mapped.holders.len())?;
+        Some(PinnedBytes {
+            holder: Arc::clone(holder),
+            position,
+            len,
+        })
+    }
+
+    /// Where `position` lies if `bytes` is part of the current map.
+    #[inline]
+    pub(crate) fn position_of(&self, bytes: &[u8]) -> Option<u64> {
+        let base = self.current().map.0.base.addr();
+        let offset = bytes.as_ptr().addr().checked_sub(base)?;
+        (offset < self.current().map.0.len).then_some(offset as u64)
+    }
+
+    #[inline]
+    pub(crate) fn prepared(&self) -> u64 {
+        // Acquire: pairs with the Release in `grow`; the map that holds the space is
+        // visible to whoever sees the space.
+        self.prepared.load(Ordering::Acquire)
+    }
+
+    /// Copies a frame into reserved space and hands it to `seal`.
+    #[inline]
+    pub(crate) fn store(
+        &self,
+        position: u64,
+        parts: &[&[u8]],
+        len: u64,
+        seal: impl FnOnce(&mut [u8]),
+    ) -> Option<()> {
+        let map = &self.current().map;
+        map.store(position, parts)?;
+        // SAFETY: the caller reserved these bytes, below `prepared`, for itself alone.
+        let frame = unsafe { map.reserved(position, len) }?;
+        seal(frame);
+        Some(())
+    }
+
+    /// Says that everything below `position` is complete.
+    #[inline]
+    pub(crate) fn settle(&self, position: u64) {
+        // Release: pairs with the Acquire in `settled_bytes`.
+        self.settled.store(position, Ordering::Release);
+    }
+
+    /// Whether less than half of a large extent is left behind `end`.
+    pub(crate) fn is_running_out(&self, end: u64) -> bool {
+        const LARGE_BYTES: u64 = 4 << 20;
+        let prepared = self.prepared();
+        let extent = self.extent_bytes(prepared);
+        extent >= LARGE_BYTES && prepared.saturating_sub(end) < extent / 2
+    }
+
+    fn extent_bytes(&self, prepared: u64) -> u64 {
+        (prepared / 2).clamp(MIN_EXTENT_BYTES, self.extent_bytes_max)
+    }
+
+    /// Gives the newest map back.
+    pub(crate) fn into_map(self) -> Map {
+        self.current().map.clone()
+    }
+
+    /// Prepares space up to at least `needed`; pages below `published` become read-only.
+    ///
+    /// # Errors
+    /// When there is no room, nothing has changed.
+    pub(crate) fn grow(
+        &self,
+        medium: &dyn Medium,
+        needed: u64,
+        published: u64,
+    ) -> Result<(), Error> {
+        if self.read_only {
+            return Err(Error::ReadOnly);
+        }
+        if needed > POSITION_MAX {
+            return Err(Error::TooLarge {
+                what: "journal",
+                len: needed,
+                max: POSITION_MAX,
+            });
+        }
+        let mut growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
+        let prepared = self.prepared.load(Ordering::Relaxed);
+        if needed <= prepared {
+            return Ok(());
+        }
+        let extent = self.extent_bytes(prepared);
+        let wanted = page_ceil(needed.max(prepared.saturating_add(extent))).min(POSITION_MAX);
+        let end = match medium.prepare(prepared, wanted) {
+            Ok(()) => wanted,
+            Err(_) if page_ceil(needed) < wanted => {
+                let least = page_ceil(needed).min(POSITION_MAX);
+                medium.prepare(prepared, least)?;
+                least
+            }
+            Err(error) => return Err(error),
+        };
+        if end > self.current().map.len() {
+            let wanted = end.saturating_mul(2).max(Map::RESERVATION_BYTES);
+            let mapped = Mapped::new(medium.map(end, wanted)?);
+            let current = ptr::from_ref(&*mapped).cast_mut();
+            growth.maps.push(mapped);
+            growth.sealed = page_floor(published);
+            // Release: pairs with the Acquire in `current`.
+            self.current.store(current, Ordering::Release);
+        }
+        let map = &self.current().map;
+        let sealed = page_floor(published);
+        map.protect(sealed.max(growth.sealed), page_ceil(end), true)
+            .map_err(|e| Error::io("make space writable in", medium.path(), e))?;
+        if sealed > growth.sealed {
+            map.protect(growth.sealed, sealed, false)
+                .map_err(|e| Error::io("make space read-only in", medium.path(), e))?;
+            growth.sealed = sealed;
+        }
+        // Release: pairs with the Acquire in `prepared`.
+        self.prepared.store(end, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// Least space prepared at once; keeps a new journal small.
+const MIN_EXTENT_BYTES: u64 = 32 << 10;
+/// At least as large as any platform's page.
+const PAGE_BYTES: u64 = 64 << 10;
+
+fn page_floor(position: u64) -> u64 {
+    position & !(sys::page_bytes().min(PAGE_BYTES) - 1)
+}
+
+fn page_ceil(position: u64) -> u64 {
+    page_floor(position.saturating_add(sys::page_bytes().min(PAGE_BYTES) - 1))
+}

@@ -1,0 +1,567 @@
+//! The journal itself: what a handle can do.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::JoinHandle;
+
+use emdb_format::{Frame, FrameSpec, Header, POSITION_MAX, Stamp};
+
+use crate::append::{Busy, POSITION, STOP, Tail};
+use crate::batch::{Batch, Gate, HiddenFrom};
+use crate::commit::GroupCommit;
+use crate::error::Error;
+use crate::extent::{Extents, PinnedBytes};
+use crate::lsn::Lsn;
+use crate::medium::{Medium, Store};
+use crate::options::Options;
+use crate::recovery::{Opening, Replayed};
+use crate::sys;
+
+const OPEN: u8 = 0;
+const CLOSED: u8 = 1;
+const POISONED: u8 = 2;
+
+/// An append-only log.
+///
+/// All methods take `&self`; share it between threads by reference or in an `Arc`.
+/// Dropping it closes it, silently.
+pub struct Journal {
+    core: Arc<Core>,
+}
+
+/// Sizes and positions of a journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JournalStats {
+    /// Bytes from the front of the file to the end of the last frame.
+    pub used_bytes: u64,
+    /// Bytes of the file, prepared space included.
+    pub file_bytes: u64,
+    /// Position below which everything survives power loss.
+    pub durable_position: u64,
+    /// Bytes of a torn tail that opening cut off.
+    pub torn_bytes_cut: u64,
+    /// Most bytes one generation of the journal can have.
+    pub used_bytes_max: u64,
+}
+
+pub(crate) struct Core {
+    pub(crate) tail: Tail,
+    pub(crate) hidden_from: HiddenFrom,
+    pub(crate) extents: Extents,
+    pub(crate) stamp: Stamp,
+    pub(crate) base_lsn: u64,
+    pub(crate) store: Store,
+    pub(crate) options: Options,
+    state: AtomicU8,
+    forks: u64,
+    pub(crate) marker_tag: [u8; 16],
+    pub(crate) medium: Box<dyn Medium>,
+    pub(crate) commit: GroupCommit,
+    pub(crate) gate: Gate,
+    header: Mutex<Header>,
+    torn_bytes_cut: u64,
+    growing: Mutex<Growing>,
+    grow_wanted: Condvar,
+    /// For the thread that grows ahead.
+    me: Weak<Core>,
+}
+
+/// The thread that prepares large extents before they are needed, and what it is told.
+#[derive(Default)]
+struct Growing {
+    stop: bool,
+    wanted: bool,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Journal {
+    /// Opens the journal on `medium`, creating it if nothing was ever stored there,
+    /// and calls `visit` with every frame that counts, in order.
+    ///
+    /// # Errors
+    /// [`Error::MagicMismatch`], [`Error::VersionMismatch`] and [`Error::Corrupted`]
+    /// leave everything untouched.
+    pub fn open(
+        medium: Box<dyn Medium>,
+        options: Options,
+        mut visit: impl FnMut(Replayed<'_>),
+    ) -> Result<Self, Error> {
+        let mut opening = Opening::new(medium, options)?;
+        opening.replay(emdb_format::FIRST_POSITION, &mut |replayed| {
+            visit(replayed);
+            Ok::<(), Error>(())
+        })?;
+        opening.finish()
+    }
+
+    pub(crate) fn start(
+        medium: Box<dyn Medium>,
+        options: Options,
+        header: Header,
+        extents: Extents,
+        tail: u64,
+        durable: u64,
+        torn_bytes_cut: u64,
+    ) -> Self {
+        let core = Arc::new_cyclic(|me| Core {
+            tail: Tail::new(tail),
+            hidden_from: HiddenFrom::new(),
+            extents,
+            stamp: Stamp::new(&header.database_id, header.generation),
+            base_lsn: header.base_lsn,
+            store: medium.store(),
+            options,
+            state: AtomicU8::new(OPEN),
+            forks: sys::forks(),
+            marker_tag: header.marker_tag,
+            medium,
+            commit: GroupCommit::new(durable.min(tail)),
+            gate: Gate::default(),
+            header: Mutex::new(header),
+            torn_bytes_cut,
+            growing: Mutex::new(Growing::default()),
+            grow_wanted: Condvar::new(),
+            me: Weak::clone(me),
+        });
+        Self { core }
+    }
+
+    /// Appends one frame and returns its LSN.
+    ///
+    /// # Durability
+    /// The frame survives the death of this process. It survives power loss once
+    /// [`durable_lsn`](Self::durable_lsn) has passed the returned LSN, and at once
+    /// with [`SyncPolicy::EachAppend`](crate::SyncPolicy::EachAppend).
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] and [`Error::Io`] (no space) leave the journal unchanged;
+    /// [`Error::Poisoned`] after a failed write or sync: reopen to continue.
+    pub fn append(&self, spec: &FrameSpec<'_>) -> Result<Lsn, Error> {
+        loop {
+            match self.append_then(spec, |_| {})? {
+                Ok(lsn) => return Ok(lsn),
+                Err(Busy) => self.wait_for_batch("append")?,
+            }
+        }
+    }
+
+    /// Appends one frame and calls `publish` with its position, in the order of
+    /// positions: when it runs, every frame before this one is whole and published,
+    /// and none behind it is. It must be short and take no locks.
+    ///
+    /// Returns `Err(Busy)` inside `Ok`, without having done anything, while a batch
+    /// holds the write side.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    #[inline]
+    pub fn append_then(
+        &self,
+        spec: &FrameSpec<'_>,
+        publish: impl FnOnce(u64),
+    ) -> Result<Result<Lsn, Busy>, Error> {
+        if self.core.forks != sys::forks() {
+            return Err(Error::Forked);
+        }
+        self.core.append(spec, publish)
+    }
+
+    /// Waits until no batch holds the write side.
+    ///
+    /// # Errors
+    /// [`Error::WriteInProgress`], naming `call`, if this thread holds it.
+    pub fn wait_for_batch(&self, call: &'static str) -> Result<(), Error> {
+        self.core.gate.wait(call)
+    }
+
+    /// Takes the write side for a batch; waits for whoever has it.
+    ///
+    /// # Errors
+    /// [`Error::WriteInProgress`], naming `call`, if this thread holds it already.
+    pub fn begin(&self, call: &'static str) -> Result<Batch<'_>, Error> {
+        self.core.begin(call)
+    }
+
+    /// Makes everything appended before the call survive power loss, whoever
+    /// appended it. Calls at the same time share one sync.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the sync fails. It is not retried: the journal is poisoned,
+    /// later calls get [`Error::Poisoned`], and only reopening tells what survived.
+    pub fn sync(&self) -> Result<(), Error> {
+        self.core.check_open()?;
+        if self.core.options.read_only {
+            return Ok(());
+        }
+        let target = self.core.tail.published.load(Ordering::Acquire);
+        self.core.sync_to(target)
+    }
+
+    /// Every frame whose LSN is below this survives power loss.
+    pub fn durable_lsn(&self) -> Lsn {
+        Lsn::new(self.core.base_lsn + self.core.commit.durable())
+    }
+
+    /// The LSN that follows the last published frame.
+    pub fn end_lsn(&self) -> Lsn {
+        Lsn::new(self.core.base_lsn + self.published())
+    }
+
+    /// Position behind the last published frame.
+    pub fn published(&self) -> u64 {
+        self.core.tail.published.load(Ordering::Acquire)
+    }
+
+    /// Frames at or above this position belong to a batch that is not committed.
+    ///
+    /// Load an index entry first and this after it: an entry at or above it is not
+    /// to be seen yet.
+    #[inline]
+    pub fn hidden_from(&self) -> u64 {
+        self.core.hidden_from.load(Ordering::SeqCst)
+    }
+
+    /// A position that divides history: every frame below it is published, and
+    /// everything that any thread has seen happen lies below it.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] if a writer before it failed.
+    pub fn snapshot_position(&self) -> Result<u64, Error> {
+        loop {
+            let before = self.core.hidden_from.load(Ordering::SeqCst);
+            let word = self.core.tail.word.load(Ordering::SeqCst) & POSITION;
+            if before == self.core.hidden_from.load(Ordering::SeqCst) {
+                let position = word.min(before);
+                return match self.core.wait_published(position) {
+                    Ok(()) => Ok(position),
+                    // Reads go on after a failure: what was published stays readable.
+                    Err(Error::Poisoned) => Ok(self.published().min(position)),
+                    Err(error) => Err(error),
+                };
+            }
+        }
+    }
+
+    /// The frame at `position`; not verified.
+    ///
+    /// # Errors
+    /// [`Error::Corrupted`] if there is no frame.
+    #[inline]
+    pub fn frame(&self, position: u64) -> Result<Frame<'_>, Error> {
+        if let Some(bytes) = self.core.extents.settled_bytes(position)
+            && let Ok(frame) = Frame::parse(bytes)
+        {
+            return Ok(frame);
+        }
+        self.frame_at_end(position)
+    }
+
+    #[cold]
+    fn frame_at_end(&self, position: u64) -> Result<Frame<'_>, Error> {
+        let readable = self.core.tail.readable.load(Ordering::Acquire);
+        let bytes = self
+            .core
+            .extents
+            .bytes_below(position, readable)
+            .ok_or_else(|| Error::corrupted(position, "past the end of the journal"))?;
+        Frame::parse(bytes).map_err(|error| Error::corrupted(position, error.to_string()))
+    }
+
+    /// Checks every byte of a frame that [`frame`](Self::frame) gave for `position`.
+    ///
+    /// # Errors
+    /// [`Error::Corrupted`] if one differs from what was written there.
+    #[inline]
+    pub fn verify(&self, position: u64, frame: &Frame<'_>) -> Result<(), Error> {
+        frame
+            .verify(self.core.stamp, self.core.base_lsn + position)
+            .map_err(|error| Error::corrupted(position, error.to_string()))
+    }
+
+    /// As [`verify`](Self::verify), but leaves a value above 16 KiB alone.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify).
+    #[inline]
+    pub fn verify_head(&self, position: u64, frame: &Frame<'_>) -> Result<(), Error> {
+        frame
+            .verify_head(self.core.stamp, self.core.base_lsn + position)
+            .map_err(|error| Error::corrupted(position, error.to_string()))
+    }
+
+    /// Keeps `bytes`, a part of a frame of this journal, alive beyond it.
+    ///
+    /// # Errors
+    /// [`Error::Corrupted`] if they are no part of the journal.
+    #[inline]
+    pub fn pin(&self, bytes: &[u8]) -> Result<PinnedBytes, Error> {
+        let position = self.core.extents.position_of(bytes);
+        position
+            .and_then(|position| {
+                let readable = self.core.tail.readable.load(Ordering::Acquire);
+                self.core
+                    .extents
+                    .pin(position, bytes.len() as u64, readable)
+            })
+            .ok_or_else(|| Error::corrupted(0, "bytes that are no part of the journal"))
+    }
+
+    /// The LSN of a position.
+    #[inline]
+    pub fn lsn(&self, position: u64) -> Lsn {
+        Lsn::new(self.core.base_lsn + position)
+    }
+
+    /// The newest header.
+    pub fn header(&self) -> Header {
+        *self.core.header()
+    }
+
+    /// What the frames' checksums start from.
+    pub fn stamp(&self) -> Stamp {
+        self.core.stamp
+    }
+
+    /// Records in the header that everything below `position`, which must be durable,
+    /// was synced, so that damage there can never pass for a torn tail.
+    ///
+    /// # Errors
+    /// [`Error::Io`] poisons the journal.
+    pub fn confirm(&self, position: u64) -> Result<(), Error> {
+        self.core.check_open()?;
+        self.core.confirm(position)
+    }
+
+    /// Replaces the sidecar; see [`Medium::write_sidecar`].
+    ///
+    /// # Errors
+    /// As [`Medium::write_sidecar`]; nothing is poisoned.
+    pub fn write_sidecar(
+        &self,
+        write: &mut dyn FnMut(&mut dyn std::io::Write) -> std::io::Result<()>,
+    ) -> Result<(), Error> {
+        self.core.check_open()?;
+        self.core.medium.write_sidecar(write)
+    }
+
+    /// Sizes and positions.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be looked at.
+    pub fn stats(&self) -> Result<JournalStats, Error> {
+        Ok(JournalStats {
+            used_bytes: self.published(),
+            file_bytes: self.core.medium.len()?,
+            durable_position: self.core.commit.durable(),
+            torn_bytes_cut: self.core.torn_bytes_cut,
+            used_bytes_max: POSITION_MAX,
+        })
+    }
+
+    /// Where the journal is.
+    pub fn path(&self) -> &Path {
+        self.core.medium.path()
+    }
+
+    /// Whether calls still work: an error says why not.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] or [`Error::Forked`]. A poisoned journal can still be read.
+    #[inline]
+    pub fn check_open(&self) -> Result<(), Error> {
+        self.core.check_open()
+    }
+
+    /// Ends the journal: waits for appends, syncs, trims the file and records the
+    /// clean end.
+    ///
+    /// # Errors
+    /// The first error met; the journal is closed all the same.
+    pub fn close(&self) -> Result<(), Error> {
+        self.core.check_open()?;
+        self.core.close()
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        if self.core.forks != sys::forks() {
+            // The thread and the file belong to the parent.
+            return;
+        }
+        let mut growing = self.core.growing();
+        growing.stop = true;
+        let thread = growing.thread.take();
+        drop(growing);
+        self.core.grow_wanted.notify_all();
+        if let Some(thread) = thread {
+            // A panic there has been reported by the panic hook already.
+            let _ = thread.join();
+        }
+        if self.core.check_open().is_ok() {
+            // `close` tells the error; a drop has nobody to tell.
+            let _ = self.core.close();
+        }
+    }
+}
+
+impl Core {
+    fn growing(&self) -> MutexGuard<'_, Growing> {
+        self.growing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn header(&self) -> MutexGuard<'_, Header> {
+        self.header.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the next extent prepared off the writers' path once the space left is less
+    /// than half an extent. Small extents are quick enough to prepare when needed.
+    #[cold]
+    pub(crate) fn grow_ahead(&self, end: u64) {
+        if !self.extents.is_running_out(end) {
+            return;
+        }
+        let mut growing = self.growing();
+        growing.wanted = true;
+        if growing.thread.is_none() && !growing.stop {
+            let Some(core) = self.me.upgrade() else {
+                return;
+            };
+            let builder = std::thread::Builder::new().name("emdb-grow".to_owned());
+            // Without the thread, the writer that needs the space prepares it.
+            growing.thread = builder.spawn(move || core.grow_when_told()).ok();
+        }
+        drop(growing);
+        self.grow_wanted.notify_one();
+    }
+
+    fn grow_when_told(&self) {
+        let mut growing = self.growing();
+        while !growing.stop {
+            if growing.wanted {
+                growing.wanted = false;
+                drop(growing);
+                // An error is the writer's to meet, when it needs the space.
+                let _ = self.grow(self.extents.prepared().saturating_add(1));
+                growing = self.growing();
+            } else {
+                growing = self
+                    .grow_wanted
+                    .wait(growing)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
+    /// Why appends are refused for good.
+    #[cold]
+    pub(crate) fn stopped(&self) -> Error {
+        match self.state.load(Ordering::Acquire) {
+            POISONED => Error::Poisoned,
+            _ if self.options.read_only => Error::ReadOnly,
+            _ => Error::Closed,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        if self.state.load(Ordering::Acquire) == CLOSED {
+            return Err(Error::Closed);
+        }
+        if self.forks != sys::forks() {
+            return Err(Error::Forked);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.state.load(Ordering::Acquire) == POISONED
+    }
+
+    pub(crate) fn check_not_poisoned(&self) -> Result<(), Error> {
+        if self.is_poisoned() {
+            Err(Error::Poisoned)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Refuses all later writes and syncs. The one place where that happens.
+    pub(crate) fn poison(&self) {
+        // A closed journal stays closed.
+        let _ = self
+            .state
+            .compare_exchange(OPEN, POISONED, Ordering::AcqRel, Ordering::Acquire);
+        self.tail.word.fetch_or(STOP, Ordering::SeqCst);
+    }
+
+    /// Writes the header slot that is not the newest, and syncs it.
+    fn confirm(&self, position: u64) -> Result<(), Error> {
+        self.check_not_poisoned()?;
+        let mut header = self.header();
+        if position <= header.confirmed {
+            return Ok(());
+        }
+        let next = Header {
+            sequence: header.sequence + 1,
+            confirmed: position,
+            ..*header
+        };
+        let result = crate::recovery::write_header(&*self.medium, &next);
+        match result {
+            Ok(()) => *header = next,
+            Err(_) => self.poison(),
+        }
+        result
+    }
+
+    fn close(&self) -> Result<(), Error> {
+        if self.options.read_only {
+            self.state.store(CLOSED, Ordering::Release);
+            return Ok(());
+        }
+        let batch = match self.begin("close") {
+            Ok(batch) => batch,
+            Err(error) => {
+                if !matches!(error, Error::WriteInProgress(_)) {
+                    self.state.store(CLOSED, Ordering::Release);
+                }
+                return Err(error);
+            }
+        };
+        let tail = batch.begin();
+        self.tail.word.fetch_or(STOP, Ordering::SeqCst);
+        let result = self.finish_file(tail);
+        self.state.store(CLOSED, Ordering::Release);
+        drop(batch);
+        result
+    }
+
+    /// A clean end: synced, trimmed, and recorded in the header in that order, so
+    /// that a crash in between leaves a journal which needs recovery but lacks nothing.
+    fn finish_file(&self, tail: u64) -> Result<(), Error> {
+        self.sync_to(tail)?;
+        let header = *self.header();
+        if header.confirmed == tail && self.medium.len()? == tail {
+            return Ok(());
+        }
+        if cfg!(windows) {
+            // A mapped file cannot be cut there; the zeros behind the end do no harm.
+            let _ = self.medium.truncate(tail);
+        } else {
+            self.medium.truncate(tail)?;
+        }
+        self.confirm(tail)
+    }
+}
+
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Journal")
+            .field("path", &self.path())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,295 @@
+//! A journal in a file, with its lock and its checkpoint beside it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+
+use fs4::FileExt;
+
+use super::{Medium, SidecarMemory, Store};
+use crate::error::Error;
+use crate::extent::Map;
+use crate::lock::{self, LockKind};
+use crate::sys;
+
+/// How a file is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenMode {
+    /// Read and write; create the file if it is missing.
+    Create,
+    /// Read only; the file must exist, and nothing is ever written beside it either.
+    ReadOnly,
+}
+
+/// A file, locked for as long as this lives.
+#[derive(Debug)]
+pub struct FileMedium {
+    path: PathBuf,
+    mode: OpenMode,
+    /// Replaced once, when a new journal moves into place.
+    file: RwLock<Opened>,
+    forks: u64,
+}
+
+#[derive(Debug)]
+struct Opened {
+    file: File,
+    store: Store,
+}
+
+impl Opened {
+    fn new(file: File) -> Self {
+        let store = if sys::preallocation_holds(&file) {
+            Store::Mapped
+        } else {
+            Store::Written
+        };
+        Self { file, store }
+    }
+}
+
+impl FileMedium {
+    /// Opens and locks the file at `path`, following symbolic links.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyLocked`] if it is open elsewhere, in this process or another;
+    /// [`Error::Io`] if the path is a directory, a dangling symbolic link, in a
+    /// missing directory, or not accessible.
+    pub fn open(path: impl AsRef<Path>, mode: OpenMode) -> Result<Self, Error> {
+        sys::watch_forks();
+        let path = resolve(path.as_ref())?;
+        let kind = match mode {
+            OpenMode::Create => LockKind::Exclusive,
+            OpenMode::ReadOnly => LockKind::Shared,
+        };
+        let mut options = OpenOptions::new();
+        options.read(true);
+        if mode == OpenMode::Create {
+            options.write(true).create(true);
+            sys::private(&mut options);
+        }
+        // Whoever replaces the file holds its lock, so a second look settles which
+        // file the path names; more than a few rounds would be somebody's mischief.
+        for _ in 0..16 {
+            let file = options
+                .open(&path)
+                .map_err(|e| Error::io("open", &path, e))?;
+            lock::lock(&file, &path, kind)?;
+            match sys::is_same_file(&file, &path) {
+                Ok(true) => {
+                    if mode == OpenMode::Create {
+                        lock::write_note(&path)?;
+                    }
+                    let file = RwLock::new(Opened::new(file));
+                    return Ok(Self {
+                        path,
+                        mode,
+                        file,
+                        forks: sys::forks(),
+                    });
+                }
+                Ok(false) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::io("look at", &path, error)),
+            }
+        }
+        Err(Error::AlreadyLocked)
+    }
+
+    fn with<T>(
+        &self,
+        attempt: &str,
+        action: impl FnOnce(&File) -> io::Result<T>,
+    ) -> Result<T, Error> {
+        let opened = self.file.read().unwrap_or_else(PoisonError::into_inner);
+        action(&opened.file).map_err(|error| Error::io(attempt, &self.path, error))
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
+        let mut name = self.path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    }
+
+    fn sync_directory(&self) -> Result<(), Error> {
+        let directory = self.path.parent().unwrap_or(Path::new("."));
+        sys::sync_directory(directory).map_err(|e| Error::io("sync", directory, e))
+    }
+
+    /// Writes a file beside the journal, whole and synced, and moves it to `target`.
+    fn replace(
+        &self,
+        temporary: &Path,
+        target: &Path,
+        prepare: impl FnOnce(&File) -> Result<(), Error>,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<File, Error> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true);
+        sys::private(&mut options);
+        let file = options
+            .open(temporary)
+            .map_err(|e| Error::io("create", temporary, e))?;
+        let moved = prepare(&file).and_then(|()| {
+            let mut out = BufWriter::with_capacity(1 << 20, &file);
+            write(&mut out)
+                .and_then(|()| out.flush())
+                .map_err(|e| Error::io("write", temporary, e))?;
+            drop(out);
+            file.sync_all()
+                .map_err(|e| Error::io("sync", temporary, e))?;
+            fs::rename(temporary, target).map_err(|e| Error::io("rename", temporary, e))?;
+            self.sync_directory()
+        });
+        match moved {
+            Ok(()) => Ok(file),
+            Err(error) => {
+                // Nothing is left behind; if even that fails, the next try truncates it.
+                let _ = fs::remove_file(temporary);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The path with symbolic links followed; the file itself may be missing.
+fn resolve(path: &Path) -> Result<PathBuf, Error> {
+    match fs::canonicalize(path) {
+        Ok(path) => {
+            if path.is_dir() {
+                let error = io::Error::from(io::ErrorKind::IsADirectory);
+                return Err(Error::io("open", &path, error));
+            }
+            Ok(path)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if fs::symlink_metadata(path).is_ok() {
+                return Err(Error::io("follow the dangling symbolic link", path, error));
+            }
+            let parent = match path.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent,
+                _ => Path::new("."),
+            };
+            let parent =
+                fs::canonicalize(parent).map_err(|e| Error::io("find the directory", parent, e))?;
+            let name = path
+                .file_name()
+                .ok_or_else(|| Error::io("open", path, error))?;
+            Ok(parent.join(name))
+        }
+        Err(error) => Err(Error::io("resolve", path, error)),
+    }
+}
+
+impl Drop for FileMedium {
+    fn drop(&mut self) {
+        if self.mode == OpenMode::Create && sys::forks() == self.forks {
+            // The lock itself goes with the file; the note is only a courtesy.
+            let _ = lock::remove_note(&self.path);
+        }
+    }
+}
+
+impl Medium for FileMedium {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn len(&self) -> Result<u64, Error> {
+        self.with("look at", |file| Ok(file.metadata()?.len()))
+    }
+
+    fn create(&self, header: &[u8]) -> Result<(), Error> {
+        let temporary = self.beside(".new");
+        let file = self.replace(
+            &temporary,
+            &self.path,
+            // Locked before it gets its name, so nobody can slip in between.
+            |file| lock::lock(file, &temporary, LockKind::Exclusive),
+            |out| out.write_all(header),
+        )?;
+        *self.file.write().unwrap_or_else(PoisonError::into_inner) = Opened::new(file);
+        Ok(())
+    }
+
+    fn map(&self, needed: u64, wanted: u64) -> Result<Map, Error> {
+        self.with("map", |file| Map::file(file, needed, wanted))
+    }
+
+    fn prepare(&self, from: u64, to: u64) -> Result<(), Error> {
+        let mut opened = self.file.write().unwrap_or_else(PoisonError::into_inner);
+        if opened.store == Store::Mapped {
+            match FileExt::allocate(&opened.file, to) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                    opened.store = Store::Written;
+                }
+                Err(error) => {
+                    // Part of the space may have been taken: give it back.
+                    let _ = opened.file.set_len(from);
+                    return Err(Error::io("prepare space in", &self.path, error));
+                }
+            }
+        }
+        let file = &opened.file;
+        let zeros = vec![0; 1 << 20];
+        let mut at = from;
+        while at < to {
+            let len = (to - at).min(zeros.len() as u64);
+            let part = zeros.get(..len as usize).unwrap_or(&zeros);
+            if let Err(error) = sys::write_all_at(file, part, at) {
+                let _ = file.set_len(from);
+                return Err(Error::io("prepare space in", &self.path, error));
+            }
+            at += len;
+        }
+        Ok(())
+    }
+
+    fn store(&self) -> Store {
+        self.file
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .store
+    }
+
+    fn write_at(&self, position: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.with("write to", |file| sys::write_all_at(file, bytes, position))
+    }
+
+    fn sync(&self) -> Result<(), Error> {
+        self.with("sync", sys::sync_data)
+    }
+
+    fn truncate(&self, len: u64) -> Result<(), Error> {
+        self.with("truncate", |file| file.set_len(len))
+    }
+
+    fn next_data(&self, position: u64) -> u64 {
+        let opened = self.file.read().unwrap_or_else(PoisonError::into_inner);
+        sys::next_data(&opened.file, position)
+    }
+
+    fn write_sidecar(
+        &self,
+        write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), Error> {
+        let (temporary, target) = (self.beside(".meta.tmp"), self.beside(".meta"));
+        self.replace(&temporary, &target, |_| Ok(()), write)
+            .map(drop)
+    }
+
+    fn sidecar(&self) -> Result<Option<Box<dyn SidecarMemory>>, Error> {
+        let path = self.beside(".meta");
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("open", &path, error)),
+        };
+        match sys::map_private(&file) {
+            Ok(memory) => Ok(memory.map(|memory| Box::new(memory) as Box<dyn SidecarMemory>)),
+            Err(error) => Err(Error::io("map", &path, error)),
+        }
+    }
+}

@@ -1,0 +1,425 @@
+//! Finds the end of the log: clean, torn tail, or corrupt.
+//!
+//! Invariant: after `finish`, every frame below the tail was decoded and checked or
+//! lies below the position from which replay began, and nothing above the tail will
+//! ever be read. Nothing is written before `finish`.
+
+use emdb_format::{
+    BatchSum, Commit, Discard, FIRST_POSITION, FormatError, Frame, FrameSpec, HEADER_BYTES,
+    HEADER_SLOT_BYTES, HEADER_SLOTS, Header, Kind, MARKER_ALIGN, MARKER_BYTES, Marker, Sealing,
+    Stamp,
+};
+
+use crate::error::Error;
+use crate::extent::{Extents, Map};
+use crate::journal::Journal;
+use crate::medium::{Medium, SidecarMemory};
+use crate::options::Options;
+
+/// A journal between opening and use: read what it holds, then [`finish`](Self::finish).
+pub struct Opening {
+    medium: Box<dyn Medium>,
+    options: Options,
+    header: Header,
+    extents: Extents,
+    len: u64,
+    recovered: Option<Recovered>,
+}
+
+/// A frame that counts.
+#[derive(Debug, Clone, Copy)]
+pub struct Replayed<'a> {
+    /// Its position.
+    pub position: u64,
+    /// The frame, verified.
+    pub frame: &'a Frame<'a>,
+}
+
+/// What replay found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recovered {
+    /// Position behind the last good frame.
+    pub tail: u64,
+    /// Bytes behind it that were written but cannot be used.
+    pub torn_bytes: u64,
+    /// Everything below is proven to have been synced.
+    pub confirmed: u64,
+    /// Where a batch began that was never closed.
+    pub open_batch: Option<u64>,
+}
+
+struct OpenBatch {
+    begin: u64,
+    frames: Vec<u64>,
+    sum: BatchSum,
+}
+
+impl Opening {
+    /// Reads the header of the journal on `medium`, or makes a new journal there.
+    ///
+    /// # Errors
+    /// [`Error::MagicMismatch`], [`Error::VersionMismatch`], [`Error::Corrupted`] if
+    /// the file cannot be a journal of this version; it is left untouched.
+    /// [`Error::ReadOnly`] if it would have to be created.
+    pub fn new(medium: Box<dyn Medium>, options: Options) -> Result<Self, Error> {
+        if medium.is_empty()? {
+            if options.read_only {
+                return Err(Error::ReadOnly);
+            }
+            create(&*medium)?;
+        }
+        let len = medium.len()?;
+        let wanted = len.saturating_mul(16).max(Map::RESERVATION_BYTES);
+        let wanted = if options.read_only { len } else { wanted };
+        let map = medium.map(len, wanted)?;
+        let extents = Extents::new(map, len, options.extent_bytes_max, options.read_only);
+        let front = extents
+            .bytes_below(0, len.min(HEADER_BYTES as u64))
+            .unwrap_or(&[]);
+        let header = read_header(front)?;
+        if header.sealing.cipher != 0 {
+            return Err(Error::Sealed);
+        }
+        if header.confirmed > len {
+            return Err(Error::corrupted(
+                len,
+                format!(
+                    "the file ends here, but {} bytes were synced",
+                    header.confirmed
+                ),
+            ));
+        }
+        Ok(Self {
+            medium,
+            options,
+            header,
+            extents,
+            len,
+            recovered: None,
+        })
+    }
+
+    /// The header.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Bytes of the file.
+    pub fn file_bytes(&self) -> u64 {
+        self.len
+    }
+
+    /// The sidecar, if there is one that can be read; it is only a cache.
+    pub fn sidecar(&self) -> Option<Box<dyn SidecarMemory>> {
+        self.medium.sidecar().ok().flatten()
+    }
+
+    /// Reads frames from position `from`, which must be where a frame begins outside
+    /// of every batch, and calls `visit` with those that count. May be called again,
+    /// from another position.
+    ///
+    /// # Errors
+    /// [`Error::Corrupted`] for damage below the confirmed position, and whatever
+    /// `visit` returns.
+    pub fn replay<E: From<Error>>(
+        &mut self,
+        from: u64,
+        visit: &mut dyn FnMut(Replayed<'_>) -> Result<(), E>,
+    ) -> Result<Recovered, E> {
+        let stamp = self.stamp();
+        let base = self.header.base_lsn;
+        let mut confirmed = self.header.confirmed;
+        let mut batch: Option<OpenBatch> = None;
+        let mut at = from;
+        let damage = loop {
+            let bytes = self.extents.bytes_below(at, self.len).unwrap_or(&[]);
+            if bytes.is_empty() {
+                break None;
+            }
+            let frame = match Frame::parse(bytes) {
+                Ok(frame) => frame,
+                Err(error) => break Some(error),
+            };
+            if let Err(error) = frame.verify(stamp, base + at) {
+                break Some(error);
+            }
+            match (frame.kind, frame.batch) {
+                (Kind::Filler, false) => {
+                    let marker_at = at + (frame.len() - frame.value.len()) as u64;
+                    let tag = &self.header.marker_tag;
+                    if let Some(marker) = Marker::decode(frame.value, tag, stamp, base + marker_at)
+                    {
+                        confirmed = confirmed.max(marker.synced.saturating_sub(base));
+                    }
+                }
+                (Kind::Put | Kind::Tombstone | Kind::Catalog, true) => {
+                    let open = batch.get_or_insert_with(|| OpenBatch::new(at));
+                    open.sum.add(frame.checksum());
+                    open.frames.push(at);
+                }
+                (Kind::Discard, true) => {
+                    let open = batch.get_or_insert_with(|| OpenBatch::new(at));
+                    let discard = Discard::decode(frame.value).map_err(|e| corrupt(at, e))?;
+                    if discard.from <= open.begin {
+                        batch = None;
+                    } else {
+                        open.sum.add(frame.checksum());
+                        open.frames.retain(|position| *position < discard.from);
+                    }
+                }
+                (Kind::Commit, true) => {
+                    let commit = Commit::decode(frame.value).map_err(|e| corrupt(at, e))?;
+                    let open = batch.take().unwrap_or_else(|| OpenBatch::new(at));
+                    if commit.count != open.frames.len() as u64 || commit.sum != open.sum {
+                        let reason = "a commit frame that does not match its batch";
+                        return Err(Error::corrupted(at, reason).into());
+                    }
+                    self.visit_batch(&open.frames, visit)?;
+                }
+                (Kind::Put | Kind::Tombstone | Kind::Catalog, false) if batch.is_none() => {
+                    visit(Replayed {
+                        position: at,
+                        frame: &frame,
+                    })?;
+                }
+                _ => {
+                    let reason = "a frame of a kind that this version does not know";
+                    return Err(Error::corrupted(at, reason).into());
+                }
+            }
+            at += frame.len() as u64;
+        };
+        if let Some(error) = damage
+            && at < confirmed
+        {
+            return Err(corrupt(at, error).into());
+        }
+        if at < confirmed {
+            let reason = format!("the journal ends here, but {confirmed} bytes were synced");
+            return Err(Error::corrupted(at, reason).into());
+        }
+        let torn_bytes = match damage {
+            Some(error) => self.examine_tail(at, error)?,
+            None => 0,
+        };
+        let recovered = Recovered {
+            tail: at,
+            torn_bytes,
+            confirmed,
+            open_batch: batch.map(|open| open.begin),
+        };
+        self.recovered = Some(recovered);
+        Ok(recovered)
+    }
+
+    fn visit_batch<E: From<Error>>(
+        &self,
+        positions: &[u64],
+        visit: &mut dyn FnMut(Replayed<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for &position in positions {
+            let bytes = self.extents.bytes_below(position, self.len).unwrap_or(&[]);
+            let frame = Frame::parse(bytes).map_err(|e| corrupt(position, e))?;
+            visit(Replayed {
+                position,
+                frame: &frame,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Looks behind the first bad frame: a marker that confirms bytes past it makes
+    /// it damage; otherwise tells how many bytes were written there.
+    fn examine_tail(&self, bad: u64, error: FormatError) -> Result<u64, Error> {
+        const STEP: u64 = 1 << 16;
+        let stamp = self.stamp();
+        let base = self.header.base_lsn;
+        let mut last_written = None;
+        let mut at = bad;
+        while at < self.len {
+            let data = self.medium.next_data(at);
+            if data > at {
+                at = data;
+                continue;
+            }
+            let end = (at / STEP + 1).saturating_mul(STEP).min(self.len);
+            let bytes = self.extents.bytes_below(at, end).unwrap_or(&[]);
+            if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
+                last_written = Some(at + last as u64);
+                let mut candidate = at.next_multiple_of(MARKER_ALIGN);
+                while candidate < end {
+                    let marker = self
+                        .extents
+                        .bytes_below(candidate, self.len.min(candidate + MARKER_BYTES as u64))
+                        .and_then(|bytes| {
+                            let tag = &self.header.marker_tag;
+                            Marker::decode(bytes, tag, stamp, base + candidate)
+                        });
+                    if let Some(marker) = marker
+                        && marker.synced.saturating_sub(base) > bad
+                    {
+                        return Err(corrupt(bad, error));
+                    }
+                    candidate += MARKER_ALIGN;
+                }
+            }
+            at = end;
+        }
+        Ok(last_written.map_or(0, |last| last + 1 - bad))
+    }
+
+    fn stamp(&self) -> Stamp {
+        Stamp::new(&self.header.database_id, self.header.generation)
+    }
+
+    /// The frame at `position`, not verified, for visitors that look back.
+    ///
+    /// # Errors
+    /// [`Error::Corrupted`] if there is no frame.
+    pub fn frame(&self, position: u64) -> Result<Frame<'_>, Error> {
+        let bytes = self
+            .extents
+            .bytes_below(position, self.len)
+            .ok_or_else(|| Error::corrupted(position, "past the end of the journal"))?;
+        Frame::parse(bytes).map_err(|error| corrupt(position, error))
+    }
+
+    /// Cuts a torn tail and gives the journal.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the cut fails; opening again tries it again.
+    pub fn finish(mut self) -> Result<Journal, Error> {
+        let recovered = match self.recovered {
+            Some(recovered) => recovered,
+            None => self.replay(self.header.confirmed, &mut |_| Ok::<(), Error>(()))?,
+        };
+        let Self {
+            medium,
+            options,
+            header,
+            ..
+        } = self;
+        let tail = recovered.tail;
+        if recovered.torn_bytes > 0 && !options.read_only {
+            // Before anything is appended: a good frame behind the cut must not come
+            // back to life when a new frame has taken the bad one's place.
+            medium.truncate(tail)?;
+            medium.sync()?;
+        }
+        let map = self.extents.into_map();
+        let extents = Extents::new(map, tail, options.extent_bytes_max, options.read_only);
+        let journal = Journal::start(
+            medium,
+            options,
+            header,
+            extents,
+            tail,
+            recovered.confirmed,
+            recovered.torn_bytes,
+        );
+        if let Some(begin) = recovered.open_batch
+            && !options.read_only
+        {
+            let value = Discard { from: begin }.encode();
+            journal.append(&FrameSpec {
+                batch: true,
+                ..FrameSpec::new(Kind::Discard, b"", &value)
+            })?;
+        }
+        Ok(journal)
+    }
+}
+
+impl OpenBatch {
+    fn new(begin: u64) -> Self {
+        Self {
+            begin,
+            frames: Vec::new(),
+            sum: BatchSum::default(),
+        }
+    }
+}
+
+fn corrupt(position: u64, error: FormatError) -> Error {
+    Error::corrupted(position, error.to_string())
+}
+
+/// The newer of the valid slots.
+fn read_header(front: &[u8]) -> Result<Header, Error> {
+    let mut newest: Option<Header> = None;
+    let mut failure: Option<FormatError> = None;
+    for at in HEADER_SLOTS {
+        let slot = front.get(at as usize..).unwrap_or(&[]);
+        let slot = slot.get(..HEADER_SLOT_BYTES).unwrap_or(slot);
+        match Header::decode(slot) {
+            Ok(header) => {
+                if newest.is_none_or(|newest| newest.sequence < header.sequence) {
+                    newest = Some(header);
+                }
+            }
+            Err(error) => {
+                // What says most about the file wins: a version, then damage, then
+                // no resemblance at all.
+                let weight = |error: &FormatError| match error {
+                    FormatError::Version { .. } => 2,
+                    FormatError::Magic => 0,
+                    _ => 1,
+                };
+                if failure
+                    .as_ref()
+                    .is_none_or(|old| weight(old) < weight(&error))
+                {
+                    failure = Some(error);
+                }
+            }
+        }
+    }
+    match (newest, failure) {
+        (Some(header), _) => Ok(header),
+        (None, Some(FormatError::Magic) | None) => Err(Error::MagicMismatch),
+        (None, Some(FormatError::Version { found })) => Err(FormatError::Version { found }.into()),
+        (None, Some(error)) => Err(corrupt(0, error)),
+    }
+}
+
+/// Writes a header to the slot its sequence number names, and syncs it.
+pub(crate) fn write_header(medium: &dyn Medium, header: &Header) -> Result<(), Error> {
+    let at = HEADER_SLOTS
+        .get((header.sequence % 2) as usize)
+        .copied()
+        .unwrap_or(0);
+    medium.write_at(at, &header.encode())?;
+    medium.sync()
+}
+
+fn create(medium: &dyn Medium) -> Result<(), Error> {
+    let header = Header {
+        sequence: 1,
+        database_id: random(medium)?,
+        generation: 1,
+        base_lsn: 0,
+        confirmed: FIRST_POSITION,
+        hash_seed: random(medium)?,
+        marker_tag: random(medium)?,
+        sealing: Sealing::default(),
+    };
+    let mut bytes = vec![0; HEADER_BYTES];
+    // Both slots, so that damage to one leaves the other.
+    for (at, sequence) in HEADER_SLOTS.into_iter().zip([0, 1]) {
+        let slot = Header { sequence, ..header }.encode();
+        if let Some(target) = bytes.get_mut(at as usize..at as usize + slot.len()) {
+            target.copy_from_slice(&slot);
+        }
+    }
+    medium.create(&bytes)
+}
+
+fn random(medium: &dyn Medium) -> Result<[u8; 16], Error> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| Error::Io {
+        attempt: format!("get random bytes for {}", medium.path().display()),
+        source: std::io::Error::other(error.to_string()),
+    })?;
+    Ok(bytes)
+}

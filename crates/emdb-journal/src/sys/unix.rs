@@ -1,0 +1,151 @@
+//! Unix: Linux first, then macOS and the BSDs.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Whether a map may reach past the end of its file.
+pub(crate) const CAN_MAP_PAST_END: bool = true;
+
+/// Bytes of a page.
+pub(crate) fn page_bytes() -> u64 {
+    // SAFETY: `sysconf` has no preconditions.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(bytes)
+        .ok()
+        .filter(|bytes| bytes.is_power_of_two())
+        .unwrap_or(4096)
+}
+
+/// Makes whole pages writable or read-only.
+///
+/// # Safety
+/// The pages belong to a map of the caller's, and nobody stores into pages that
+/// become read-only.
+pub(crate) unsafe fn protect(start: *mut u8, len: usize, writable: bool) -> io::Result<()> {
+    let protection = if writable {
+        libc::PROT_READ | libc::PROT_WRITE
+    } else {
+        libc::PROT_READ
+    };
+    // SAFETY: as this function's own conditions say; the call checks alignment.
+    match unsafe { libc::mprotect(start.cast(), len, protection) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Writes all of `bytes` at `position`.
+pub(crate) fn write_all_at(file: &File, bytes: &[u8], position: u64) -> io::Result<()> {
+    file.write_all_at(bytes, position)
+}
+
+/// First position at or after `position` that is not a hole.
+pub(crate) fn next_data(file: &File, position: u64) -> u64 {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        let Ok(offset) = libc::off_t::try_from(position) else {
+            return position;
+        };
+        // SAFETY: the descriptor is open for as long as `file` is borrowed.
+        let found = unsafe { libc::lseek(file.as_raw_fd(), offset, libc::SEEK_DATA) };
+        if let Ok(found) = u64::try_from(found) {
+            return found;
+        }
+        if io::Error::last_os_error().raw_os_error() == Some(libc::ENXIO) {
+            return u64::MAX;
+        }
+    }
+    let _ = file;
+    position
+}
+
+/// Whether stores into a map of preallocated space cannot fail on this file system.
+pub(crate) fn preallocation_holds(file: &File) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        // statfs(2): file systems that write in place and keep what fallocate reserved.
+        const EXT: i64 = 0xef53;
+        const XFS: i64 = 0x5846_5342;
+        const TMPFS: i64 = 0x0102_1994;
+        let mut stat = std::mem::MaybeUninit::<libc::statfs>::uninit();
+        // SAFETY: the descriptor is open, and `stat` has room for the answer.
+        if unsafe { libc::fstatfs(file.as_raw_fd(), stat.as_mut_ptr()) } != 0 {
+            return false;
+        }
+        // SAFETY: the call succeeded, so it filled `stat` in.
+        let stat = unsafe { stat.assume_init() };
+        #[allow(
+            clippy::useless_conversion,
+            clippy::unnecessary_cast,
+            reason = "the type differs by target"
+        )]
+        let kind = stat.f_type as i64;
+        matches!(kind, EXT | XFS | TMPFS)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = file;
+        false
+    }
+}
+
+/// Makes the file's bytes survive power loss.
+pub(crate) fn sync_data(file: &File) -> io::Result<()> {
+    // std asks for F_FULLFSYNC on Apple systems. Elsewhere than on Linux a file
+    // sync need not include pages dirtied through a map, but there the journal
+    // writes with `pwrite` (see `preallocation_holds`).
+    file.sync_data()
+}
+
+/// Makes a directory's entries survive power loss.
+pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// Whether the open file is still the one that `path` names.
+pub(crate) fn is_same_file(file: &File, path: &Path) -> io::Result<bool> {
+    let (opened, named) = (file.metadata()?, std::fs::metadata(path)?);
+    Ok(opened.dev() == named.dev() && opened.ino() == named.ino())
+}
+
+/// Restricts a new file to its owner.
+pub(crate) fn private(options: &mut std::fs::OpenOptions) {
+    use std::os::unix::fs::OpenOptionsExt;
+    options.mode(0o600);
+}
+
+static FORKS: AtomicU64 = AtomicU64::new(0);
+
+extern "C" fn count_fork() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// How many forks lie between this process and the one that first asked.
+#[inline]
+pub(crate) fn forks() -> u64 {
+    FORKS.load(Ordering::Relaxed)
+}
+
+/// Starts counting forks.
+pub(crate) fn watch_forks() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: the handler only touches an atomic, which is allowed after a fork.
+        let _ = unsafe { libc::pthread_atfork(None, None, Some(count_fork)) };
+    });
+}
+
+/// Maps a whole file copy-on-write; `None` if it is empty.
+pub(crate) fn map_private(file: &File) -> io::Result<Option<memmap2::MmapMut>> {
+    if file.metadata()?.len() == 0 {
+        return Ok(None);
+    }
+    // SAFETY: the map is private, and the file is never rewritten in place, only
+    // replaced; docs/durability.md says what another program's truncation does.
+    unsafe { memmap2::MmapOptions::new().map_copy(file) }.map(Some)
+}
