@@ -15,7 +15,7 @@ use crate::extent::{Extents, PinnedBytes};
 use crate::lsn::Lsn;
 use crate::medium::{Medium, Store};
 use crate::options::Options;
-use crate::recovery::{Opening, Replayed};
+use crate::recovery::{Opening, Replayed, Scan};
 use crate::sys;
 
 const OPEN: u8 = 0;
@@ -344,6 +344,25 @@ impl Journal {
     ) -> Result<(), Error> {
         self.core.check_open()?;
         self.core.medium.write_sidecar(write)
+    }
+
+    /// Reads every frame from position `from` up to the last published one, verifies
+    /// it, and calls `visit` with those that count. `from` must be where a frame begins
+    /// outside of every batch.
+    ///
+    /// # Errors
+    /// [`Error::Corrupted`] at the first damaged frame, and whatever `visit` returns.
+    pub fn replay<E: From<Error>>(
+        &self,
+        from: u64,
+        visit: &mut dyn FnMut(Replayed<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let header = self.header();
+        let scan = Scan::new(&self.core.extents, &header, self.published());
+        match scan.frames(from, visit)? {
+            (_, None) => Ok(()),
+            (end, Some(error)) => Err(Error::corrupted(end.position(), error.to_string()).into()),
+        }
     }
 
     /// Sizes and positions.

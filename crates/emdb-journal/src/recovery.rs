@@ -127,8 +127,121 @@ impl Opening {
         from: u64,
         visit: &mut dyn FnMut(Replayed<'_>) -> Result<(), E>,
     ) -> Result<Recovered, E> {
-        let stamp = self.stamp();
-        let base = self.header.base_lsn;
+        let scan = Scan::new(&self.extents, &self.header, self.len);
+        let (end, damage) = scan.frames(from, visit)?;
+        let torn_bytes = match damage {
+            Some(error) => scan.examine_tail(&*self.medium, end.at, error)?,
+            None => 0,
+        };
+        let recovered = Recovered {
+            tail: end.at,
+            torn_bytes,
+            confirmed: end.confirmed,
+            open_batch: end.open_batch,
+        };
+        self.recovered = Some(recovered);
+        Ok(recovered)
+    }
+
+    /// The frame at `position`, not verified, for visitors that look back.
+    ///
+    /// # Errors
+    /// [`Error::Corrupted`] if there is no frame.
+    pub fn frame(&self, position: u64) -> Result<Frame<'_>, Error> {
+        let bytes = self
+            .extents
+            .bytes_below(position, self.len)
+            .ok_or_else(|| Error::corrupted(position, "past the end of the journal"))?;
+        Frame::parse(bytes).map_err(|error| corrupt(position, error))
+    }
+
+    /// Cuts a torn tail and gives the journal.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the cut fails; opening again tries it again.
+    pub fn finish(mut self) -> Result<Journal, Error> {
+        let recovered = match self.recovered {
+            Some(recovered) => recovered,
+            None => self.replay(self.header.confirmed, &mut |_| Ok::<(), Error>(()))?,
+        };
+        let Self {
+            medium,
+            options,
+            header,
+            ..
+        } = self;
+        let tail = recovered.tail;
+        if recovered.torn_bytes > 0 && !options.read_only {
+            // Before anything is appended: a good frame behind the cut must not come
+            // back to life when a new frame has taken the bad one's place.
+            medium.truncate(tail)?;
+            medium.sync()?;
+        }
+        let map = self.extents.into_map();
+        let extents = Extents::new(map, tail, options.extent_bytes_max, options.read_only);
+        let journal = Journal::start(
+            medium,
+            options,
+            header,
+            extents,
+            tail,
+            recovered.confirmed,
+            recovered.torn_bytes,
+        );
+        if let Some(begin) = recovered.open_batch
+            && !options.read_only
+        {
+            let value = Discard { from: begin }.encode();
+            journal.append(&FrameSpec {
+                batch: true,
+                ..FrameSpec::new(Kind::Discard, b"", &value)
+            })?;
+        }
+        Ok(journal)
+    }
+}
+
+/// Walks the frames of a journal.
+pub(crate) struct Scan<'a> {
+    extents: &'a Extents,
+    header: &'a Header,
+    stamp: Stamp,
+    len: u64,
+}
+
+/// Where a walk ended.
+pub(crate) struct ScanEnd {
+    at: u64,
+    confirmed: u64,
+    open_batch: Option<u64>,
+}
+
+impl ScanEnd {
+    /// Position behind the last good frame.
+    pub(crate) fn position(&self) -> u64 {
+        self.at
+    }
+}
+
+impl<'a> Scan<'a> {
+    /// `len` bytes are readable.
+    pub(crate) fn new(extents: &'a Extents, header: &'a Header, len: u64) -> Self {
+        let stamp = Stamp::new(&header.database_id, header.generation);
+        Self {
+            extents,
+            header,
+            stamp,
+            len,
+        }
+    }
+
+    /// Visits the frames that count, up to the end or the first bad frame.
+    pub(crate) fn frames<E: From<Error>>(
+        &self,
+        from: u64,
+        visit: &mut dyn FnMut(Replayed<'_>) -> Result<(), E>,
+    ) -> Result<(ScanEnd, Option<FormatError>), E> {
+        let (stamp, base) = (self.stamp, self.header.base_lsn);
         let mut confirmed = self.header.confirmed;
         let mut batch: Option<OpenBatch> = None;
         let mut at = from;
@@ -199,18 +312,15 @@ impl Opening {
             let reason = format!("the journal ends here, but {confirmed} bytes were synced");
             return Err(Error::corrupted(at, reason).into());
         }
-        let torn_bytes = match damage {
-            Some(error) => self.examine_tail(at, error)?,
-            None => 0,
-        };
-        let recovered = Recovered {
-            tail: at,
-            torn_bytes,
-            confirmed,
-            open_batch: batch.map(|open| open.begin),
-        };
-        self.recovered = Some(recovered);
-        Ok(recovered)
+        let open_batch = batch.map(|open| open.begin);
+        Ok((
+            ScanEnd {
+                at,
+                confirmed,
+                open_batch,
+            },
+            damage,
+        ))
     }
 
     fn visit_batch<E: From<Error>>(
@@ -231,14 +341,18 @@ impl Opening {
 
     /// Looks behind the first bad frame: a marker that confirms bytes past it makes
     /// it damage; otherwise tells how many bytes were written there.
-    fn examine_tail(&self, bad: u64, error: FormatError) -> Result<u64, Error> {
+    fn examine_tail(
+        &self,
+        medium: &dyn Medium,
+        bad: u64,
+        error: FormatError,
+    ) -> Result<u64, Error> {
         const STEP: u64 = 1 << 16;
-        let stamp = self.stamp();
-        let base = self.header.base_lsn;
+        let (stamp, base) = (self.stamp, self.header.base_lsn);
         let mut last_written = None;
         let mut at = bad;
         while at < self.len {
-            let data = self.medium.next_data(at);
+            let data = medium.next_data(at);
             if data > at {
                 at = data;
                 continue;
@@ -267,67 +381,6 @@ impl Opening {
             at = end;
         }
         Ok(last_written.map_or(0, |last| last + 1 - bad))
-    }
-
-    fn stamp(&self) -> Stamp {
-        Stamp::new(&self.header.database_id, self.header.generation)
-    }
-
-    /// The frame at `position`, not verified, for visitors that look back.
-    ///
-    /// # Errors
-    /// [`Error::Corrupted`] if there is no frame.
-    pub fn frame(&self, position: u64) -> Result<Frame<'_>, Error> {
-        let bytes = self
-            .extents
-            .bytes_below(position, self.len)
-            .ok_or_else(|| Error::corrupted(position, "past the end of the journal"))?;
-        Frame::parse(bytes).map_err(|error| corrupt(position, error))
-    }
-
-    /// Cuts a torn tail and gives the journal.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the cut fails; opening again tries it again.
-    pub fn finish(mut self) -> Result<Journal, Error> {
-        let recovered = match self.recovered {
-            Some(recovered) => recovered,
-            None => self.replay(self.header.confirmed, &mut |_| Ok::<(), Error>(()))?,
-        };
-        let Self {
-            medium,
-            options,
-            header,
-            ..
-        } = self;
-        let tail = recovered.tail;
-        if recovered.torn_bytes > 0 && !options.read_only {
-            // Before anything is appended: a good frame behind the cut must not come
-            // back to life when a new frame has taken the bad one's place.
-            medium.truncate(tail)?;
-            medium.sync()?;
-        }
-        let map = self.extents.into_map();
-        let extents = Extents::new(map, tail, options.extent_bytes_max, options.read_only);
-        let journal = Journal::start(
-            medium,
-            options,
-            header,
-            extents,
-            tail,
-            recovered.confirmed,
-            recovered.torn_bytes,
-        );
-        if let Some(begin) = recovered.open_batch
-            && !options.read_only
-        {
-            let value = Discard { from: begin }.encode();
-            journal.append(&FrameSpec {
-                batch: true,
-                ..FrameSpec::new(Kind::Discard, b"", &value)
-            })?;
-        }
-        Ok(journal)
     }
 }
 
