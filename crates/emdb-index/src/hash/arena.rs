@@ -1,0 +1,374 @@
+//! The memory of segments: handed out by id, used again, never unmapped while
+//! the index lives.
+//!
+//! Chunk k holds 2^(k+1) segments, so that a small index is small and the
+//! table of chunks stays short. Memory of larger chunks is anonymous and takes
+//! no room until touched; the last chunk is the memory of an image.
+//!
+//! Invariants: a [`SegmentId`] is made only here, after its chunk is in the
+//! table; a chunk in the table stays there, at the same address, until the
+//! arena is dropped.
+
+use std::ptr::NonNull;
+
+use memmap2::MmapMut;
+
+use crate::{
+    Error,
+    primitive::{AtomicPtr, Mutex, Ordering, lock},
+};
+
+use super::{
+    ImageMemory,
+    segment::{Meta, Segment},
+};
+
+/// Chunk k holds the ids with `id + FIRST` in `FIRST << k .. FIRST << k + 1`.
+const FIRST: u32 = 2;
+const CHUNKS: usize = 31;
+const IMAGE_CHUNK: usize = CHUNKS - 1;
+const IMAGE_ID: u32 = (FIRST << IMAGE_CHUNK) - FIRST;
+/// How many unused segments may keep their memory, whatever the size.
+const UNUSED_MAX: usize = 64;
+
+/// Names a segment of the arena that made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SegmentId(u32);
+
+impl SegmentId {
+    /// For [`super::directory::Leaf`] alone, which holds what `get` gave.
+    #[inline]
+    pub(super) fn of_leaf(id: u32) -> Self {
+        Self(id)
+    }
+
+    #[inline]
+    pub(super) fn get(self) -> u32 {
+        self.0
+    }
+
+    /// The chunk, and the segment in it.
+    #[inline]
+    fn place(self) -> (usize, usize) {
+        let at = self.0 + FIRST;
+        let chunk = at.ilog2() - FIRST.ilog2();
+        (chunk as usize, (at - (FIRST << chunk)) as usize)
+    }
+}
+
+/// All segments of an index.
+#[derive(Debug)]
+pub(super) struct Arena {
+    segments: [AtomicPtr<Segment>; CHUNKS],
+    metas: [AtomicPtr<Meta>; CHUNKS],
+    stock: Mutex<Stock>,
+}
+
+#[derive(Debug)]
+struct Stock {
+    chunks: [Option<Chunk>; CHUNKS],
+    /// The first id never handed out.
+    next: u32,
+    /// Segments in no directory in use, with memory.
+    unused: Vec<SegmentId>,
+    /// Segments in no directory in use, whose memory was given back.
+    released: Vec<SegmentId>,
+    image: u32,
+}
+
+/// Keeps a chunk's memory.
+#[derive(Debug)]
+struct Chunk {
+    memory: Memory,
+    metas: Slice<Meta>,
+}
+
+#[derive(Debug)]
+enum Memory {
+    Heap(#[expect(dead_code, reason = "keeps the memory")] Slice<Segment>),
+    #[cfg(not(loom))]
+    Map(MmapMut),
+    Image(#[expect(dead_code, reason = "keeps the memory")] Image),
+}
+
+/// A boxed slice that does not claim to be the only way to its elements.
+#[derive(Debug)]
+struct Slice<T>(NonNull<[T]>);
+
+// SAFETY: it owns its elements, which are `Send` and `Sync`.
+unsafe impl<T: Send + Sync> Send for Slice<T> {}
+
+impl<T: Default> Slice<T> {
+    fn new(len: usize) -> Self {
+        let boxed: Box<[T]> = (0..len).map(|_| T::default()).collect();
+        Self(NonNull::from(Box::leak(boxed)))
+    }
+
+    fn start(&self) -> *mut T {
+        self.0.as_ptr().cast()
+    }
+}
+
+impl<T> Drop for Slice<T> {
+    fn drop(&mut self) {
+        // SAFETY: the pointer came from `Box::leak` in `new`, and is freed
+        // here only.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+/// The memory of an image, likewise.
+struct Image(NonNull<dyn ImageMemory>);
+
+// SAFETY: it owns an `ImageMemory`, which is `Send` and `Sync`.
+unsafe impl Send for Image {}
+
+impl std::fmt::Debug for Image {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Image")
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        // SAFETY: the pointer came from `Box::leak` in `ImageBytes::new`, and
+        // is freed here only.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+/// The bytes of an image, before its segments are taken over.
+pub(super) struct ImageBytes {
+    owner: Image,
+    bytes: NonNull<[u8]>,
+}
+
+impl ImageBytes {
+    pub(super) fn new(memory: Box<dyn ImageMemory>) -> Self {
+        let owner = Image(NonNull::from(Box::leak(memory)));
+        // SAFETY: the pointer was made from a box in the line above, and
+        // nothing else refers to the memory.
+        let memory = unsafe { &mut *owner.0.as_ptr() };
+        let bytes = NonNull::from(memory.bytes_mut());
+        Self { owner, bytes }
+    }
+
+    pub(super) fn get(&self) -> &[u8] {
+        // SAFETY: `bytes_mut` gave exclusive access to these bytes for as long
+        // as the owner is not used; the owner is in `self`, used by nobody.
+        unsafe { self.bytes.as_ref() }
+    }
+}
+
+impl Arena {
+    pub(super) fn new() -> Self {
+        Self {
+            segments: std::array::from_fn(|_| AtomicPtr::new(std::ptr::null_mut())),
+            metas: std::array::from_fn(|_| AtomicPtr::new(std::ptr::null_mut())),
+            stock: Mutex::new(Stock {
+                chunks: [const { None }; CHUNKS],
+                next: 0,
+                unused: Vec::new(),
+                released: Vec::new(),
+                image: 0,
+            }),
+        }
+    }
+
+    #[inline]
+    pub(super) fn segment(&self, id: SegmentId) -> &Segment {
+        let (chunk, at) = id.place();
+        // Acquire: pairs with the Release in `add_chunk`.
+        let start = self.segments[chunk].load(Ordering::Acquire);
+        // SAFETY: ids are made only after their chunk is in the table, and
+        // `at` is below the chunk's number of segments: `place` bounds it by
+        // the chunk's size, and `take_image` made ids only below `image`.
+        let segment = unsafe { start.add(at) };
+        // SAFETY: the segment is valid memory, aligned, made of atomics which
+        // any bytes are valid for, and not freed before `self`.
+        unsafe { &*segment }
+    }
+
+    #[inline]
+    pub(super) fn meta(&self, id: SegmentId) -> &Meta {
+        let (chunk, at) = id.place();
+        // Acquire: pairs with the Release in `add_chunk`.
+        let start = self.metas[chunk].load(Ordering::Acquire);
+        // SAFETY: as in `segment`; every chunk has a `Meta` for each segment.
+        let meta = unsafe { start.add(at) };
+        // SAFETY: made by `Slice::new`, and not freed before `self`.
+        unsafe { &*meta }
+    }
+
+    /// Hands out a segment with any contents that no directory in use names.
+    /// Its version is one it never had, short of 2^25 uses.
+    pub(super) fn take(&self) -> Result<SegmentId, Error> {
+        let id = {
+            let mut stock = lock(&self.stock);
+            match stock.unused.pop().or_else(|| stock.released.pop()) {
+                Some(id) => id,
+                None => self.take_new(&mut stock)?,
+            }
+        };
+        let version = &self.meta(id).version;
+        version.store(
+            version.load(Ordering::Relaxed).wrapping_add(1),
+            Ordering::Relaxed,
+        );
+        Ok(id)
+    }
+
+    /// As [`Self::take`], for callers that cannot go on without: ends the
+    /// process when there is no memory, as a `Vec` would.
+    pub(super) fn take_or_abort(&self) -> SegmentId {
+        self.take().unwrap_or_else(|_| {
+            std::alloc::handle_alloc_error(std::alloc::Layout::new::<Segment>())
+        })
+    }
+
+    /// Takes back segments that no directory in use names. Readers may still
+    /// look at them.
+    pub(super) fn give_back(&self, ids: impl IntoIterator<Item = SegmentId>) {
+        let mut stock = lock(&self.stock);
+        stock.unused.extend(ids);
+        let in_use = (stock.next + stock.image) as usize - stock.released.len();
+        if stock.unused.len() > UNUSED_MAX.max(in_use / 16) {
+            stock.release();
+        }
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        let stock = lock(&self.stock);
+        let segments = u64::from(stock.next + stock.image) - stock.released.len() as u64;
+        let metas: usize = stock
+            .chunks
+            .iter()
+            .flatten()
+            .map(|chunk| chunk.metas.0.len() * size_of::<Meta>())
+            .sum();
+        let lists = stock.unused.capacity() + stock.released.capacity();
+        segments * size_of::<Segment>() as u64 + (metas + lists * size_of::<SegmentId>()) as u64
+    }
+
+    /// Takes over `count` segments that lie at `offset` in the image.
+    /// Gives back the image if they do not lie on a page's boundary.
+    pub(super) fn take_image(
+        &self,
+        image: ImageBytes,
+        offset: usize,
+        count: u32,
+    ) -> Result<impl Fn(u32) -> SegmentId + use<>, ImageBytes> {
+        let len = count as usize * size_of::<Segment>();
+        let fits = offset
+            .checked_add(len)
+            .is_some_and(|end| end <= image.bytes.len());
+        let start = image.bytes.as_ptr().cast::<u8>().wrapping_add(offset);
+        if !fits || start.addr() % size_of::<Segment>() != 0 || count >= FIRST << 29 {
+            return Err(image);
+        }
+        let mut stock = lock(&self.stock);
+        stock.image = count;
+        self.add_chunk(
+            &mut stock,
+            IMAGE_CHUNK,
+            start.cast(),
+            Memory::Image(image.owner),
+            count as usize,
+        );
+        Ok(move |at: u32| SegmentId(IMAGE_ID + at.min(count.saturating_sub(1))))
+    }
+
+    fn take_new(&self, stock: &mut Stock) -> Result<SegmentId, Error> {
+        let id = SegmentId(stock.next);
+        let (chunk, _) = id.place();
+        if chunk >= IMAGE_CHUNK {
+            return Err(Error::Full);
+        }
+        if stock.chunks[chunk].is_none() {
+            let count = (FIRST as usize) << chunk;
+            let (start, memory) = allocate(chunk, count)?;
+            self.add_chunk(stock, chunk, start, memory, count);
+        }
+        stock.next += 1;
+        Ok(id)
+    }
+
+    fn add_chunk(
+        &self,
+        stock: &mut Stock,
+        at: usize,
+        start: *mut Segment,
+        memory: Memory,
+        count: usize,
+    ) {
+        let metas = Slice::new(count);
+        // Release: pairs with the Acquire in `segment` and `meta`.
+        self.segments[at].store(start, Ordering::Release);
+        self.metas[at].store(metas.start(), Ordering::Release);
+        stock.chunks[at] = Some(Chunk { memory, metas });
+    }
+}
+
+/// Memory for a chunk's segments; the first chunk comes from the heap, which
+/// cannot fail short of ending the process.
+#[cfg(not(loom))]
+fn allocate(chunk: usize, count: usize) -> Result<(*mut Segment, Memory), Error> {
+    if chunk == 0 {
+        let segments = Slice::new(count);
+        return Ok((segments.start(), Memory::Heap(segments)));
+    }
+    let mut map = memmap2::MmapOptions::new()
+        .len(count * size_of::<Segment>())
+        .no_reserve_swap()
+        .map_anon()
+        .map_err(|_| Error::Full)?;
+    Ok((map.as_mut_ptr().cast(), Memory::Map(map)))
+}
+
+#[cfg(loom)]
+fn allocate(_: usize, count: usize) -> Result<(*mut Segment, Memory), Error> {
+    let segments = Slice::new(count);
+    Ok((segments.start(), Memory::Heap(segments)))
+}
+
+impl Stock {
+    /// Gives the memory of most unused segments back to the system.
+    #[cold]
+    fn release(&mut self) {
+        self.unused.sort_unstable();
+        let mut kept = Vec::new();
+        for id in std::mem::take(&mut self.unused) {
+            match kept.len() < UNUSED_MAX / 2 || !self.release_one(id) {
+                true => kept.push(id),
+                false => self.released.push(id),
+            }
+        }
+        self.unused = kept;
+    }
+
+    #[cfg(all(unix, not(loom)))]
+    fn release_one(&self, id: SegmentId) -> bool {
+        let (chunk, at) = id.place();
+        // Only anonymous memory: that of an image would get its first contents
+        // back, entries that are no longer true, and a reader may look.
+        let Some(Chunk {
+            memory: Memory::Map(map),
+            ..
+        }) = &self.chunks[chunk]
+        else {
+            return false;
+        };
+        let (offset, len) = (at * size_of::<Segment>(), size_of::<Segment>());
+        // SAFETY: the range is one segment's, so it is inside the map; nobody
+        // refers to it except readers through atomics, and to them the zeros,
+        // or whatever else appears, are words as any other: EMPTY.
+        let advised =
+            unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, len) };
+        advised.is_ok()
+    }
+
+    #[cfg(not(all(unix, not(loom))))]
+    fn release_one(&self, _: SegmentId) -> bool {
+        false
+    }
+}

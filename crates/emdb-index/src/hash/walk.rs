@@ -1,0 +1,162 @@
+//! Walks over all entries, and contents that were cut off by a clear.
+
+use crate::{Entry, Error, primitive::lock};
+
+use super::{
+    HashIndex,
+    directory::{Directory, DirectoryId, Leaf},
+    growth::Shape,
+    segment::Contents,
+};
+
+/// How far a walk has come. The default is the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cursor(u64);
+
+/// The contents an index had before [`HashIndex::detach`].
+///
+/// Its memory belongs to the index: pass it to [`HashIndex::release`] when it
+/// is no longer needed, or the memory stays in use until the index is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Detached {
+    index: u64,
+    tree: usize,
+}
+
+/// A root that is no longer, or not yet, the index's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tree(DirectoryId);
+
+impl HashIndex {
+    /// Empties the index. What it held stays readable through the result.
+    ///
+    /// Nobody may hold a [`Guard`](super::Guard) meanwhile, or take one;
+    /// otherwise changes may be lost. Readers may go on.
+    pub fn detach(&self) -> Detached {
+        let mut structure = lock(&self.structure);
+        let fresh = self.fill(self.arena.take_or_abort(), &Contents::new(), 0);
+        self.meta_unlock(fresh);
+        let new = self.directories.make(0, |_| fresh);
+        let old = self.directories.publish(new);
+        structure.shape = Shape::new();
+        structure.shape.add(0);
+        let free = structure.detached.iter().position(Option::is_none);
+        let tree = free.unwrap_or_else(|| {
+            structure.detached.push(None);
+            structure.detached.len() - 1
+        });
+        structure.detached[tree] = old.map(Tree);
+        Detached {
+            index: self.id,
+            tree,
+        }
+    }
+
+    /// Takes the memory of detached contents back.
+    ///
+    /// Does nothing if they are another index's.
+    pub fn release(&self, detached: Detached) {
+        if detached.index != self.id {
+            return;
+        }
+        let mut structure = lock(&self.structure);
+        let Some(Tree(id)) = structure
+            .detached
+            .get_mut(detached.tree)
+            .and_then(Option::take)
+        else {
+            return;
+        };
+        let directory = self.directories.get(id);
+        let mut ids = Vec::new();
+        let mut start = Some(0_u64);
+        while let Some(rank) = start {
+            let leaf = directory.leaf(rank);
+            ids.push(leaf.id());
+            start = (rank | leaf.span()).checked_add(1);
+        }
+        self.arena.give_back(ids);
+        self.directories.retire(id);
+    }
+
+    /// Copies the entries of one segment to `out`, which is cleared first, and
+    /// returns where the walk goes on, or `None` at the end.
+    ///
+    /// Writers may go on. An entry that is there during the whole walk is seen
+    /// exactly once, however segments are split and merged between the calls.
+    /// A key that is removed and inserted again may be seen once, twice or not
+    /// at all.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if the segment comes from an image and is damaged.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use emdb_index::{Cursor, HashIndex};
+    ///
+    /// let index = HashIndex::new();
+    /// let (mut entries, mut next) = (Vec::new(), Some(Cursor::default()));
+    /// while let Some(cursor) = next {
+    ///     next = index.copy_segment(cursor, &mut entries)?;
+    ///     assert!(entries.is_empty());
+    /// }
+    /// # Ok::<(), emdb_index::Error>(())
+    /// ```
+    pub fn copy_segment(&self, at: Cursor, out: &mut Vec<Entry>) -> Result<Option<Cursor>, Error> {
+        loop {
+            let leaf = self.verified_leaf(at.0)?;
+            let contents = self.arena.segment(leaf.id()).copy();
+            if self.directories.root().leaf(at.0) == leaf {
+                return Ok(copy_from(leaf, &contents, at, out));
+            }
+        }
+    }
+
+    /// Like [`Self::copy_segment`], for contents cut off by [`Self::detach`].
+    ///
+    /// There is nothing in the contents of another index.
+    ///
+    /// # Errors
+    /// As [`Self::copy_segment`].
+    pub fn copy_detached(
+        &self,
+        detached: &Detached,
+        at: Cursor,
+        out: &mut Vec<Entry>,
+    ) -> Result<Option<Cursor>, Error> {
+        out.clear();
+        if detached.index != self.id {
+            return Ok(None);
+        }
+        let tree = lock(&self.structure)
+            .detached
+            .get(detached.tree)
+            .copied()
+            .flatten();
+        let Some(Tree(id)) = tree else {
+            return Ok(None);
+        };
+        let directory: &Directory = self.directories.get(id);
+        let mut leaf = directory.leaf(at.0);
+        if leaf.is_unverified() {
+            leaf = self.verify(directory, at.0)?;
+        }
+        let contents = self.arena.segment(leaf.id()).copy();
+        Ok(copy_from(leaf, &contents, at, out))
+    }
+}
+
+/// The entries whose rank is not below the cursor.
+fn copy_from(leaf: Leaf, contents: &Contents, at: Cursor, out: &mut Vec<Entry>) -> Option<Cursor> {
+    let start = leaf.start(at.0);
+    out.clear();
+    out.extend(
+        contents
+            .entries()
+            .filter(|(_, word)| word.rank_max(start, leaf.depth()) >= at.0)
+            .filter_map(|(_, word)| word.entry()),
+    );
+    (start | leaf.span()).checked_add(1).map(Cursor)
+}
