@@ -14,7 +14,13 @@
 //! | | per namespace: name length (varint), name, id (varint), records, bytes of keys and values (8 each), offset and length of its index image (8 each) |
 //! | 4 | CRC32C of the above |
 //!
-//! Index images follow at multiples of 4 KiB, each with checksums of its own.
+//! The index images lie before the head, at multiples of 4 KiB, each with checksums
+//! of its own; the file is written front to back. It ends with a trailer:
+//!
+//! | bytes | field |
+//! |-------|-------|
+//! | 8 | where the head begins |
+//! | 8 | the head's magic again |
 
 use crate::bytes::{Reader, Writer};
 use crate::error::FormatError;
@@ -24,6 +30,7 @@ use crate::varint::varint_len;
 const MAGIC: [u8; 8] = *b"emdbck\r\n";
 const FIXED_LEN: usize = 8 + 4 + 4 + 16 + 8 + 8 + 4 + 8 + 4;
 const CRC_LEN: usize = 4;
+const TRAILER_LEN: usize = 8 + MAGIC.len();
 
 /// One namespace in a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,7 +118,34 @@ impl CheckpointHead {
         Ok(bytes)
     }
 
-    /// Reads the head at the front of a checkpoint file of `bytes`.
+    /// The trailer of a checkpoint file whose head begins at `offset`.
+    pub fn trailer(offset: u64) -> [u8; TRAILER_LEN] {
+        let mut bytes = [0; TRAILER_LEN];
+        let mut out = Writer::new(&mut bytes);
+        // The buffer has exactly the room for both fields.
+        let _ = out.u64(offset).and_then(|()| out.put(&MAGIC));
+        bytes
+    }
+
+    /// Reads the head of a whole checkpoint file.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn decode_file(file: &[u8]) -> Result<Self, FormatError> {
+        let trailer = file
+            .len()
+            .checked_sub(TRAILER_LEN)
+            .and_then(|at| file.get(at..));
+        let mut reader = Reader::new(trailer.unwrap_or(&[]), "checkpoint trailer");
+        let offset = reader.u64().map_err(|_| FormatError::Magic)?;
+        if reader.array::<8>()? != MAGIC {
+            return Err(FormatError::Magic);
+        }
+        let head = usize::try_from(offset).ok().and_then(|at| file.get(at..));
+        Self::decode(head.ok_or(FormatError::Truncated("checkpoint file"))?)
+    }
+
+    /// Reads the head at the front of `bytes`.
     ///
     /// # Errors
     /// [`FormatError`] for anything but a whole head; the checkpoint is then to be
@@ -203,6 +237,20 @@ mod tests {
         assert_eq!(bytes.len(), sample().encoded_len());
         bytes.extend([0xff; 100]);
         assert_eq!(CheckpointHead::decode(&bytes), Ok(sample()));
+    }
+
+    #[test]
+    fn a_whole_file_is_read_from_its_end() {
+        let mut file = vec![7; 4096];
+        file.extend(sample().encode().unwrap());
+        file.extend(CheckpointHead::trailer(4096));
+        assert_eq!(CheckpointHead::decode_file(&file), Ok(sample()));
+        for len in 0..file.len() {
+            assert!(
+                CheckpointHead::decode_file(&file[..len]).is_err(),
+                "length {len}"
+            );
+        }
     }
 
     #[test]

@@ -195,6 +195,35 @@ impl Batch<'_> {
         Ok(Lsn::new(core.base_lsn + end))
     }
 
+    /// Commits a batch of exactly one frame, which then needs no commit frame: `spec`
+    /// is appended as a plain frame, `visible` gets its position.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append); the batch then does not count. A batch that
+    /// already has frames is discarded, with [`Error::WriteInProgress`].
+    pub fn commit_single(
+        mut self,
+        spec: &FrameSpec<'_>,
+        visible: impl FnOnce(u64),
+    ) -> Result<Lsn, Error> {
+        if self.cursor != self.begin {
+            return Err(Error::WriteInProgress("a single commit"));
+        }
+        let spec = FrameSpec {
+            batch: false,
+            ..*spec
+        };
+        let (position, _) = self.append_frame(&spec, 0)?;
+        visible(position);
+        let end = self.cursor;
+        let core = self.core;
+        self.finish();
+        if core.options.sync_policy == SyncPolicy::EachAppend {
+            core.sync_to(end)?;
+        }
+        Ok(Lsn::new(core.base_lsn + position))
+    }
+
     /// Gives the write side back; everything up to the cursor is published.
     fn finish(&mut self) {
         self.open = false;

@@ -308,6 +308,12 @@ impl Journal {
             .ok_or_else(|| Error::corrupted(0, "bytes that are no part of the journal"))
     }
 
+    /// Asks for the front of the frame at `position` to be brought into the cache.
+    #[inline]
+    pub fn prefetch(&self, position: u64) {
+        self.core.extents.prefetch(position);
+    }
+
     /// The LSN of a position.
     #[inline]
     pub fn lsn(&self, position: u64) -> Lsn {
@@ -540,6 +546,7 @@ impl Core {
     fn close(&self) -> Result<(), Error> {
         if self.options.read_only {
             self.state.store(CLOSED, Ordering::Release);
+            self.medium.release();
             return Ok(());
         }
         let batch = match self.begin("close") {
@@ -547,6 +554,7 @@ impl Core {
             Err(error) => {
                 if !matches!(error, Error::WriteInProgress(_)) {
                     self.state.store(CLOSED, Ordering::Release);
+                    self.medium.release();
                 }
                 return Err(error);
             }
@@ -556,6 +564,7 @@ impl Core {
         let result = self.finish_file(tail);
         self.state.store(CLOSED, Ordering::Release);
         drop(batch);
+        self.medium.release();
         result
     }
 

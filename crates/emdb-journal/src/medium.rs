@@ -104,6 +104,9 @@ pub trait Medium: Send + Sync {
     /// As the operating system says.
     fn truncate(&self, len: u64) -> Result<(), Error>;
 
+    /// Lets others open the medium; nothing is written through this one any more.
+    fn release(&self) {}
+
     /// First position at or after `position` that may hold something other than zeros.
     fn next_data(&self, position: u64) -> u64 {
         position

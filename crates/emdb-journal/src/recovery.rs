@@ -27,12 +27,34 @@ pub struct Opening {
 }
 
 /// A frame that counts.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Replayed<'a> {
     /// Its position.
     pub position: u64,
     /// The frame, verified.
     pub frame: &'a Frame<'a>,
+    scan: &'a Scan<'a>,
+}
+
+impl Replayed<'_> {
+    /// The frame at an earlier position; not verified.
+    ///
+    /// # Errors
+    /// [`Error::Corrupted`] if there is no frame.
+    pub fn frame_at(&self, position: u64) -> Result<Frame<'_>, Error> {
+        let bytes = self.scan.extents.bytes_below(position, self.scan.len);
+        let bytes =
+            bytes.ok_or_else(|| Error::corrupted(position, "past the end of the journal"))?;
+        Frame::parse(bytes).map_err(|error| corrupt(position, error))
+    }
+}
+
+impl std::fmt::Debug for Replayed<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replayed")
+            .field("position", &self.position)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What replay found.
@@ -294,6 +316,7 @@ impl<'a> Scan<'a> {
                     visit(Replayed {
                         position: at,
                         frame: &frame,
+                        scan: self,
                     })?;
                 }
                 _ => {
@@ -334,6 +357,7 @@ impl<'a> Scan<'a> {
             visit(Replayed {
                 position,
                 frame: &frame,
+                scan: self,
             })?;
         }
         Ok(())

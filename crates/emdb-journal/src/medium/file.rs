@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use fs4::FileExt;
@@ -30,6 +31,7 @@ pub struct FileMedium {
     /// Replaced once, when a new journal moves into place.
     file: RwLock<Opened>,
     forks: u64,
+    released: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -87,6 +89,7 @@ impl FileMedium {
                         mode,
                         file,
                         forks: sys::forks(),
+                        released: AtomicBool::new(false),
                     });
                 }
                 Ok(false) => {}
@@ -184,10 +187,7 @@ fn resolve(path: &Path) -> Result<PathBuf, Error> {
 
 impl Drop for FileMedium {
     fn drop(&mut self) {
-        if self.mode == OpenMode::Create && sys::forks() == self.forks {
-            // The lock itself goes with the file; the note is only a courtesy.
-            let _ = lock::remove_note(&self.path);
-        }
+        self.release();
     }
 }
 
@@ -264,6 +264,20 @@ impl Medium for FileMedium {
 
     fn truncate(&self, len: u64) -> Result<(), Error> {
         self.with("truncate", |file| file.set_len(len))
+    }
+
+    fn release(&self) {
+        if sys::forks() != self.forks || self.released.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if self.mode == OpenMode::Create {
+            // The note goes first, while nobody else can have written a new one. It
+            // is only a courtesy, so a failure does not matter.
+            let _ = lock::remove_note(&self.path);
+        }
+        let opened = self.file.read().unwrap_or_else(PoisonError::into_inner);
+        // If this fails, the lock goes when the file is closed.
+        let _ = FileExt::unlock(&opened.file);
     }
 
     fn next_data(&self, position: u64) -> u64 {
