@@ -18,7 +18,7 @@ use std::process::ExitCode;
 const HELP: &str = "\
 Usage: cargo xtask <command>
 
-  ci [--full]               everything `.ci/run` checks; --full adds the sanitizers and a minute of fuzzing
+  ci [--full]               everything `.ci/run` checks; --full adds a minute of fuzzing
   tidy [--bless]            the rules of the style guide that a program can check;
                             --bless records the layout's hash in docs/format.md
   loom                      the loom models of the index
