@@ -224,6 +224,3 @@ impl HashIndex {
         }
     }
 }
-
-#[cfg(all(test, not(loom)))]
-mod tests;

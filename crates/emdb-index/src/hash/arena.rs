@@ -30,6 +30,11 @@ const IMAGE_CHUNK: usize = CHUNKS - 1;
 const IMAGE_ID: u32 = (FIRST << IMAGE_CHUNK) - FIRST;
 /// How many unused segments may keep their memory, whatever the size.
 const UNUSED_MAX: usize = 64;
+/// Segments in a huge page.
+const BLOCK: u32 = (2 << 20) / size_of::<Segment>() as u32;
+/// From so many segments on, blocks are made of huge pages beforehand: what
+/// the last one wastes is then small against the whole.
+const HUGE_FROM: u32 = 12 * BLOCK;
 
 /// Names a segment of the arena that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -231,15 +236,14 @@ impl Arena {
     pub(super) fn give_back(&self, ids: impl IntoIterator<Item = SegmentId>) {
         let mut stock = lock(&self.stock);
         stock.unused.extend(ids);
-        let in_use = (stock.next + stock.image) as usize - stock.released.len();
-        if stock.unused.len() > UNUSED_MAX.max(in_use / 16) {
+        if stock.unused.len() > UNUSED_MAX.max(stock.touched() / 32) {
             stock.release();
         }
     }
 
     pub(super) fn bytes(&self) -> u64 {
         let stock = lock(&self.stock);
-        let segments = u64::from(stock.next + stock.image) - stock.released.len() as u64;
+        let segments = stock.touched() as u64;
         let metas: usize = stock
             .chunks
             .iter()
@@ -290,6 +294,7 @@ impl Arena {
             self.add_chunk(stock, chunk, start, memory, count);
         }
         stock.next += 1;
+        stock.prefer_huge_pages(id);
         Ok(id)
     }
 
@@ -332,6 +337,50 @@ fn allocate(_: usize, count: usize) -> Result<(*mut Segment, Memory), Error> {
 }
 
 impl Stock {
+    /// How many segments have memory.
+    fn touched(&self) -> usize {
+        let mut end = self.next;
+        if end > HUGE_FROM {
+            let (chunk, at) = SegmentId(end).place();
+            end += at.next_multiple_of(BLOCK as usize) as u32 - at as u32;
+            debug_assert!(chunk < IMAGE_CHUNK);
+        }
+        (end + self.image) as usize - self.released.len()
+    }
+
+    /// Random access to many small pages costs more for finding the pages than
+    /// for the memory itself. But a huge page takes all of its memory at the
+    /// first touch, so while the index is small, only blocks in full use are
+    /// left to the system to be made huge.
+    #[cfg(all(target_os = "linux", not(loom)))]
+    fn prefer_huge_pages(&self, new: SegmentId) {
+        let (chunk, at) = new.place();
+        let Some(Chunk {
+            memory: Memory::Map(map),
+            ..
+        }) = &self.chunks[chunk]
+        else {
+            return;
+        };
+        let is_large = new.0 >= HUGE_FROM;
+        let block = match at.is_multiple_of(BLOCK as usize) {
+            true if is_large => at,
+            true if at > 0 => at - BLOCK as usize,
+            _ => return,
+        };
+        let (offset, len) = (
+            block * size_of::<Segment>(),
+            BLOCK as usize * size_of::<Segment>(),
+        );
+        if offset + len <= map.len() {
+            // A wish: without huge pages all works as well.
+            let _ = map.advise_range(memmap2::Advice::HugePage, offset, len);
+        }
+    }
+
+    #[cfg(not(all(target_os = "linux", not(loom))))]
+    fn prefer_huge_pages(&self, _: SegmentId) {}
+
     /// Gives the memory of most unused segments back to the system.
     #[cold]
     fn release(&mut self) {

@@ -27,10 +27,10 @@ use super::{
 /// A leaf of the directory stands for at least one segment in so many leaves:
 /// bounds the directory by the segments, whatever the hashes.
 pub(super) const SKEW_MAX: u64 = 64;
-/// Two halves with no more entries than this become one.
-const MERGED_MAX: u32 = USED_MAX * 7 / 8;
-/// With so many DELETED slots a full segment is cleared instead of split.
-const DELETED_MANY: u32 = USED_MAX / 4;
+/// Two halves with no more entries than this become one; a full segment with
+/// no more entries than this is cleared of DELETED slots instead of split. The
+/// distance to [`USED_MAX`] is how many changes pay for the next copy.
+const MERGED_MAX: u32 = USED_MAX * 11 / 12;
 /// A merge undoes at most so many splits. An entry knows at least so many bits
 /// more of its rank than chose its segment, so a cursor can tell exactly which
 /// entries of a merged segment it has passed.
@@ -75,7 +75,8 @@ impl Shape {
     }
 
     fn may_split(&self, depth: u32) -> bool {
-        depth < DEPTH_MAX && 1 << self.bits().max(depth + 1) <= SKEW_MAX * (self.segments() + 1)
+        let grows = depth + 1 > self.bits();
+        depth < DEPTH_MAX && (!grows || 1 << (depth + 1) <= SKEW_MAX * (self.segments() + 1))
     }
 
     fn may_merge(&self, depth: u32) -> bool {
@@ -92,7 +93,8 @@ impl Guard<'_> {
         rehash: &mut dyn FnMut(Location) -> Result<u64, E>,
     ) -> Result<(), FindError<E>> {
         let old = self.segment.copy();
-        if self.meta.deleted() >= DELETED_MANY
+        if self.meta.deleted() > 0
+            && self.meta.live() <= MERGED_MAX
             && let Some(cleared) = cleared(&old)
         {
             self.renew(&cleared)?;
@@ -172,7 +174,7 @@ impl Guard<'_> {
     #[cold]
     #[inline(never)]
     pub(super) fn shrink(&mut self) {
-        while self.meta.live() % SHRINK_EVERY == 0 && self.merge() {}
+        while self.meta.live().is_multiple_of(SHRINK_EVERY) && self.merge() {}
     }
 
     fn merge(&mut self) -> bool {

@@ -198,4 +198,23 @@ impl HashIndex {
             meta.lock.unlock(&self.parking);
         }
     }
+
+    /// Waits until every guard that is held now has been dropped.
+    ///
+    /// Guards may be taken meanwhile and are not waited for; a caller that must have
+    /// none first makes sure that whoever takes one lets go of it unused.
+    pub fn wait_for_guards(&self) {
+        let mut next = Some(0_u64);
+        while let Some(rank) = next {
+            let leaf = self.directories.root().leaf(rank);
+            let meta = self.arena.meta(leaf.id());
+            meta.lock.lock(&self.parking);
+            let current = self.directories.root().leaf(rank) == leaf;
+            meta.lock.unlock(&self.parking);
+            // A segment that was given up meanwhile is looked up again.
+            if current {
+                next = (rank | leaf.span()).checked_add(1);
+            }
+        }
+    }
 }

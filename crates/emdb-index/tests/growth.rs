@@ -1,0 +1,234 @@
+//! Growth and shrinking on one thread: nothing is lost, and memory stays in
+//! bounds.
+#![cfg(not(loom))]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::convert::Infallible;
+
+use emdb_index::{Error, FindError, HashIndex, Location, Verdict};
+use support::{find, location, mix, put, remove, walk};
+
+#[test]
+fn growth_to_300_000_entries_and_back_loses_nothing() {
+    const COUNT: u64 = 300_000;
+    let index = HashIndex::new();
+    let rehashed: usize = (0..COUNT).map(|key| put(&index, key, 0)).sum();
+    assert!(rehashed > 0, "tags wear out");
+    assert!(rehashed < COUNT as usize / 50, "but seldom: {rehashed}");
+    assert!((0..COUNT).all(|key| find(&index, key) == Some(location(key, 0))));
+    assert!((COUNT..2 * COUNT).all(|key| find(&index, key).is_none()));
+    assert_eq!(walk(&index).unwrap().len(), COUNT as usize);
+
+    let full = index.memory_bytes();
+    for key in 0..COUNT {
+        assert!(remove(&index, key), "{key}");
+    }
+    assert!((0..COUNT).all(|key| find(&index, key).is_none()));
+    assert_eq!(walk(&index), Ok(vec![]));
+    let empty = index.memory_bytes();
+    assert!(empty < full / 8, "{empty} of {full} bytes left");
+}
+
+#[test]
+fn an_empty_index_is_small() {
+    let index = HashIndex::new();
+    assert!(index.memory_bytes() < 16 << 10, "{}", index.memory_bytes());
+}
+
+#[test]
+fn a_thousand_indexes_can_be_open() {
+    let indexes: Vec<_> = (0..1000).map(|_| HashIndex::new()).collect();
+    for (key, index) in indexes.iter().enumerate() {
+        (0..key as u64).for_each(|key| _ = put(index, key, 0));
+    }
+    for (key, index) in indexes.iter().enumerate() {
+        assert!((0..key as u64).all(|key| find(index, key).is_some()));
+    }
+}
+
+#[test]
+fn a_record_takes_at_most_16_bytes_from_a_million_records_on() {
+    let index = HashIndex::new();
+    let end = if cfg!(debug_assertions) {
+        1_500_000
+    } else {
+        3_000_000
+    };
+    for count in 1..=end {
+        let mut guard = index.lock(mix(count)).unwrap();
+        guard
+            .make_room(|location| Ok::<_, Infallible>(mix(location.get())))
+            .unwrap();
+        guard.insert(Location::new(count).unwrap(), false);
+        drop(guard);
+        if count >= 1_000_000 && count % 50_000 == 0 {
+            let bytes = index.memory_bytes();
+            assert!(bytes <= 16 * count, "{bytes} bytes for {count} records");
+        }
+    }
+}
+
+#[test]
+fn replacing_and_removing_for_long_needs_no_more_memory() {
+    const LIVE: u64 = 50_000;
+    let index = HashIndex::new();
+    (0..LIVE).for_each(|key| _ = put(&index, key, 0));
+    for key in 0..8 * LIVE {
+        assert!(remove(&index, key));
+        put(&index, key + LIVE, 0);
+    }
+    assert_eq!(walk(&index).unwrap().len(), LIVE as usize);
+    let bytes = index.memory_bytes();
+    assert!(bytes <= 24 * LIVE, "{bytes} bytes for {LIVE} records");
+}
+
+#[test]
+fn many_equal_hashes_are_refused_and_harm_nobody() {
+    for hash in [0, 1, u64::MAX, u64::MAX / 3, mix(1)] {
+        let index = HashIndex::new();
+        (0..2000).for_each(|key| _ = put(&index, key, 0));
+        let mut inserted = 0;
+        for position in 1..=2000 {
+            let mut guard = index.lock(hash).unwrap();
+            match guard.make_room(|at| {
+                // Of the keys above, or one of the equal ones.
+                let is_key = at.get() >= support::VERSIONS;
+                Ok::<_, Infallible>(if is_key {
+                    mix(support::key_of(at))
+                } else {
+                    hash
+                })
+            }) {
+                Ok(()) => {
+                    guard.insert(Location::new(position).unwrap(), false);
+                    inserted += 1;
+                }
+                Err(error) => assert_eq!(error, FindError::Index(Error::Full)),
+            }
+        }
+        assert!(
+            (20..=512).contains(&inserted),
+            "{inserted} equal hashes fit"
+        );
+        assert!((0..2000).all(|key| find(&index, key) == Some(location(key, 0))));
+        let mut seen = 0;
+        let passed: Option<()> = index
+            .find(hash, |entry| {
+                seen += u32::from(entry.location.get() < support::VERSIONS);
+                Ok::<_, Infallible>(Verdict::Pass)
+            })
+            .unwrap();
+        assert_eq!((passed, seen), (None, inserted));
+    }
+}
+
+#[test]
+fn hashes_that_are_not_uniform_end_in_an_error() {
+    for shift in [0, 6, 20] {
+        let index = HashIndex::new();
+        let error = (1..100_000_u64).find_map(|count| {
+            let mut guard = index.lock(count << shift).unwrap();
+            let room = guard.make_room(|at| Ok::<_, Infallible>(at.get() << shift));
+            if room.is_ok() {
+                guard.insert(Location::new(count).unwrap(), false);
+            }
+            room.err()
+        });
+        assert_eq!(
+            error,
+            Some(FindError::Index(Error::Full)),
+            "shifted by {shift}"
+        );
+        assert!(index.memory_bytes() < 64 << 20);
+    }
+}
+
+#[test]
+fn a_failing_rehash_leaves_everything_as_it_was() {
+    let index = HashIndex::new();
+    let mut refused = 0;
+    let mut held = Vec::new();
+    for key in 0..200_000 {
+        let mut guard = index.lock(mix(key)).unwrap();
+        match guard.make_room(|_| Err("unreadable")) {
+            Ok(()) => {
+                guard.insert(location(key, 0), false);
+                held.push(key);
+            }
+            Err(error) => {
+                assert_eq!(error, FindError::Check("unreadable"));
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0);
+    assert!(
+        held.iter()
+            .all(|key| find(&index, *key) == Some(location(*key, 0)))
+    );
+    // A hash that cannot be the record's is not believed either.
+    let wrong = (0..200_000).find_map(|key| {
+        let mut guard = index.lock(mix(key)).unwrap();
+        guard
+            .make_room(|at| Ok::<_, Infallible>(!mix(support::key_of(at))))
+            .err()
+    });
+    assert_eq!(wrong, Some(FindError::Index(Error::Damaged)));
+}
+
+#[test]
+fn the_verified_bit_belongs_to_one_record() {
+    let index = HashIndex::new();
+    put(&index, 7, 0);
+    let verify = || {
+        let found = index.find(mix(7), |entry| {
+            Ok::<_, Infallible>(Verdict::FoundAndVerified(entry))
+        });
+        found.unwrap().unwrap()
+    };
+    assert!(!verify().verified);
+    assert!(verify().verified);
+    put(&index, 7, 1);
+    assert!(!verify().verified);
+    assert_eq!(verify().location, location(7, 1));
+    assert!(verify().verified);
+}
+
+#[test]
+fn what_was_detached_stays_readable_and_its_memory_comes_back() {
+    let index = HashIndex::new();
+    let mut peak = 0;
+    for round in 0..20 {
+        (0..5000).for_each(|key| _ = put(&index, key, round));
+        let detached = index.detach();
+        assert_eq!(walk(&index), Ok(vec![]));
+        assert_eq!(find(&index, 1), None);
+        (0..100).for_each(|key| _ = put(&index, key, round + 1));
+        let old = support::walk_detached(&index, &detached).unwrap();
+        assert_eq!(old.len(), 5000);
+        assert!(
+            old.iter()
+                .all(|entry| entry.location == location(support::key_of(entry.location), round))
+        );
+        let other = HashIndex::new();
+        assert_eq!(support::walk_detached(&other, &detached), Ok(vec![]));
+        index.release(detached);
+        assert_eq!(walk(&index).unwrap().len(), 100);
+        if round == 1 {
+            peak = index.memory_bytes();
+        }
+    }
+    assert!(index.memory_bytes() <= peak);
+}
+
+#[test]
+fn first_candidate_is_an_entry_of_that_hash() {
+    let index = HashIndex::new();
+    assert_eq!(index.first_candidate(mix(1)), None);
+    (0..10_000).for_each(|key| _ = put(&index, key, 0));
+    let right = |key: &u64| index.first_candidate(mix(*key)) == Some(location(*key, 0));
+    assert!((0..10_000).filter(right).count() > 9_900);
+    index.prefetch(mix(3));
+}
