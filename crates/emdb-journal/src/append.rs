@@ -43,6 +43,8 @@ pub(crate) struct Tail {
     pub(crate) published: AtomicU64,
     /// The append that starts at or above this position writes a marker first.
     pub(crate) marker_due: AtomicU64,
+    /// Reserved bytes that will never be published.
+    pub(crate) abandoned: AtomicU64,
 }
 
 impl Tail {
@@ -52,6 +54,7 @@ impl Tail {
             readable: AtomicU64::new(position),
             published: AtomicU64::new(position),
             marker_due: AtomicU64::new(position),
+            abandoned: AtomicU64::new(0),
         }
     }
 }
@@ -99,6 +102,10 @@ impl Core {
                 break (word, word + marker, end);
             }
         };
+        let hole = Hole {
+            core: self,
+            len: end - start,
+        };
         if position != start {
             self.store_marker(start)?;
         }
@@ -106,6 +113,7 @@ impl Core {
         self.wait_turn(start)?;
         // Release: pairs with the Acquire in `readable`; the frame is whole.
         self.tail.readable.store(end, Ordering::Release);
+        std::mem::forget(hole);
         let turn = Turn {
             core: self,
             start,
@@ -133,8 +141,12 @@ impl Core {
     pub(crate) fn wait_published(&self, position: u64) -> Result<(), Error> {
         let mut spins = 0_u32;
         while self.tail.published.load(Ordering::Acquire) < position {
-            if self.is_poisoned() {
-                return Err(Error::Poisoned);
+            if let Err(error) = self.check_writable() {
+                // Whoever ended the journal may have published in between.
+                if self.tail.published.load(Ordering::Acquire) >= position {
+                    break;
+                }
+                return Err(error);
             }
             spins = spins.saturating_add(1);
             if spins < 200 {
@@ -147,12 +159,28 @@ impl Core {
         Ok(())
     }
 
+    /// After the end of a poisoned journal: waits until no writer stores any more.
+    pub(crate) fn wait_for_writers(&self) {
+        let reserved = self.tail.word.load(Ordering::SeqCst) & POSITION;
+        loop {
+            let published = self.tail.published.load(Ordering::Acquire);
+            let abandoned = self.tail.abandoned.load(Ordering::Acquire);
+            if published.saturating_add(abandoned) >= reserved {
+                return;
+            }
+            std::thread::yield_now();
+        }
+    }
+
     /// Makes room up to `end`.
     #[cold]
     pub(crate) fn grow(&self, end: u64) -> Result<(), Error> {
         let published = self.tail.published.load(Ordering::Acquire);
-        self.extents.grow(&*self.medium, end, published)?;
-        Ok(())
+        if self.extents.grow(&*self.medium, end, published)? {
+            Ok(())
+        } else {
+            Err(self.stopped())
+        }
     }
 
     /// Stores a whole frame at a reserved position; gives its checksum.
@@ -193,6 +221,13 @@ impl Core {
     #[cold]
     pub(crate) fn store_marker(&self, position: u64) -> Result<(), Error> {
         let mut frame = [0; MARKER_FRAME_MAX];
+        // AcqRel: pairs with the Release in `sync_to`. A sync that ends before this is
+        // in the marker; one that ends after it makes the next marker due. The other
+        // way round, a sync in between would go without a marker.
+        self.tail.marker_due.swap(
+            position.saturating_add(MARKER_DISTANCE / 2),
+            Ordering::AcqRel,
+        );
         let synced = self.base_lsn + self.commit.durable();
         let len = Marker::encode_frame(
             &mut frame,
@@ -203,10 +238,6 @@ impl Core {
             synced,
         )?;
         let frame = frame.get(..len).unwrap_or(&[]);
-        self.tail.marker_due.store(
-            position.saturating_add(MARKER_DISTANCE / 2),
-            Ordering::Relaxed,
-        );
         if self.store == Store::Mapped {
             self.extents
                 .store(position, &[frame], len as u64, |_| {})
@@ -237,6 +268,25 @@ impl Core {
     }
 }
 
+/// Reserved space whose frame is not whole: poisons when dropped, since the hole can
+/// never be filled and whoever waits behind it must not wait for ever.
+struct Hole<'a> {
+    core: &'a Core,
+    len: u64,
+}
+
+impl Drop for Hole<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        self.core.poison();
+        // Release: pairs with the Acquire in `wait_for_writers`.
+        self.core
+            .tail
+            .abandoned
+            .fetch_add(self.len, Ordering::Release);
+    }
+}
+
 /// A writer's turn to publish; passes it on even if the closure panics, since the
 /// frame is whole by then.
 struct Turn<'a> {
@@ -249,11 +299,15 @@ impl Drop for Turn<'_> {
     #[inline]
     fn drop(&mut self) {
         const SETTLE_BYTES: u64 = 1 << 18;
-        if self.start / SETTLE_BYTES != self.end / SETTLE_BYTES {
+        let settles = self.start / SETTLE_BYTES != self.end / SETTLE_BYTES;
+        if settles {
+            // While it is still this writer's turn, so that it never moves back.
             self.core.extents.settle(self.end);
-            self.core.grow_ahead(self.end);
         }
         // Release: pairs with the Acquire in `wait_turn` and `wait_published`.
         self.core.tail.published.store(self.end, Ordering::Release);
+        if settles {
+            self.core.grow_ahead(self.end);
+        }
     }
 }

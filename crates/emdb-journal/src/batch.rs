@@ -54,6 +54,11 @@ impl Gate {
         Ok(owner)
     }
 
+    /// Whether somebody holds the write side.
+    pub(crate) fn is_held(&self) -> bool {
+        self.owner().is_some()
+    }
+
     fn release(&self) {
         *self.owner() = None;
         self.free.notify_all();
@@ -70,7 +75,10 @@ pub struct Batch<'a> {
     cursor: u64,
     count: u64,
     sum: BatchSum,
+    /// Holds the write side.
     open: bool,
+    /// Nothing is to be discarded any more.
+    closed: bool,
 }
 
 impl Core {
@@ -92,6 +100,7 @@ impl Core {
             count: 0,
             sum: BatchSum::default(),
             open: true,
+            closed: false,
         };
         if word & STOP != 0 {
             batch.finish();
@@ -139,6 +148,7 @@ impl Batch<'_> {
 
     fn append_frame(&mut self, spec: &FrameSpec<'_>, margin: u64) -> Result<(u64, u32), Error> {
         let core = self.core;
+        core.check_writable()?;
         let head = spec.head(core.stamp)?;
         let head = head.as_bytes();
         let len = (head.len() + spec.key.len() + spec.value.len()) as u64;
@@ -184,8 +194,9 @@ impl Batch<'_> {
             };
             self.append_frame(&spec, 0)?;
         }
+        // From here on the batch counts, even if `visible` panics.
+        self.closed = true;
         visible();
-        self.open = false;
         let end = self.cursor;
         let core = self.core;
         self.finish();
@@ -214,6 +225,7 @@ impl Batch<'_> {
             ..*spec
         };
         let (position, _) = self.append_frame(&spec, 0)?;
+        self.closed = true;
         visible(position);
         let end = self.cursor;
         let core = self.core;
@@ -255,7 +267,7 @@ impl Drop for Batch<'_> {
         if !self.open {
             return;
         }
-        if self.cursor != self.begin {
+        if self.cursor != self.begin && !self.closed {
             let value = Discard { from: self.begin }.encode();
             let spec = FrameSpec {
                 batch: true,

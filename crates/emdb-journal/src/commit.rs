@@ -18,6 +18,8 @@ pub(crate) struct GroupCommit {
     /// Threads inside `sync_to` that wait for a leader.
     waiting: AtomicU32,
     turn: Mutex<Turn>,
+    /// Held while the medium syncs; taken with no other lock but the header's.
+    syncing: Mutex<()>,
     done: Condvar,
 }
 
@@ -36,6 +38,7 @@ impl GroupCommit {
             durable: AtomicU64::new(durable),
             waiting: AtomicU32::new(0),
             turn: Mutex::new(Turn::default()),
+            syncing: Mutex::new(()),
             done: Condvar::new(),
         }
     }
@@ -79,26 +82,44 @@ impl Core {
         let upto = self.tail.published.load(Ordering::Acquire);
         let group = commit.waiting.load(Ordering::Relaxed) + 1;
         let started = Instant::now();
-        let result = self.medium.sync();
+        // What a failed sync left on the disk is unknown, and a second one may
+        // succeed without having written it: never retry.
+        let result = self.sync_medium(|| self.medium.sync());
         let took = started.elapsed();
 
         let mut turn = commit.turn.lock().unwrap_or_else(PoisonError::into_inner);
         turn.led = false;
         turn.last_group = group;
         turn.sync_time = (turn.sync_time * 7 + took) / 8;
-        match result {
-            Ok(()) => {
-                // Release: pairs with the Acquire in `durable`.
-                commit.durable.fetch_max(upto, Ordering::Release);
-                // The next append says in the journal how far this got.
-                self.tail.marker_due.store(0, Ordering::Relaxed);
-            }
-            // What a failed sync left on the disk is unknown, and a second one may
-            // succeed without having written it: never retry.
-            Err(_) => self.poison(),
+        if result.is_ok() {
+            // Release: pairs with the Acquire in `durable`.
+            commit.durable.fetch_max(upto, Ordering::Release);
+            // The next append says in the journal how far this got.
+            // Release: pairs with the Acquire in `store_marker`.
+            self.tail.marker_due.store(0, Ordering::Release);
         }
         drop(turn);
         commit.done.notify_all();
+        result
+    }
+
+    /// Runs something that syncs, one at a time. The operating system reports a lost
+    /// write to one sync only, so that the one which fails poisons before another can
+    /// succeed and be believed.
+    pub(crate) fn sync_medium(
+        &self,
+        sync: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let _syncing = self
+            .commit
+            .syncing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.check_not_poisoned()?;
+        let result = sync();
+        if result.is_err() {
+            self.poison();
+        }
         result
     }
 

@@ -101,6 +101,12 @@ impl Map {
         self.0.len as u64
     }
 
+    #[inline]
+    fn position_of(&self, bytes: &[u8]) -> Option<u64> {
+        let offset = bytes.as_ptr().addr().checked_sub(self.0.base.addr())?;
+        (offset < self.0.len).then_some(offset as u64)
+    }
+
     fn range(&self, position: u64, len: u64) -> Option<(usize, usize)> {
         let end = position.checked_add(len)?;
         (end <= self.len()).then_some((position as usize, len as usize))
@@ -140,17 +146,12 @@ impl Map {
         Some(())
     }
 
-    /// The reserved bytes at `position`, for the one caller that reserved them.
-    ///
-    /// # Safety
-    /// The bytes are prepared, writable, and nobody else reads or writes them.
-    unsafe fn reserved(&self, position: u64, len: u64) -> Option<&mut [u8]> {
+    /// Where the reserved bytes at `position` are, for the one caller that reserved them.
+    fn reserved(&self, position: u64, len: u64) -> Option<*mut [u8]> {
         let (at, len) = self.range(position, len)?;
         // SAFETY: `range` proved that `at` lies within the mapped region.
         let start = unsafe { self.0.base.add(at) };
-        // SAFETY: `range` proved that `len` bytes from there are mapped; exclusive
-        // access is this function's own condition.
-        Some(unsafe { std::slice::from_raw_parts_mut(start, len) })
+        Some(ptr::slice_from_raw_parts_mut(start, len))
     }
 
     /// Zeroes the bytes from `from` up to `to`, for media that are memory.
@@ -280,9 +281,12 @@ pub(crate) struct Extents {
 /// What only the growing thread needs.
 struct Growth {
     /// Every map there ever was, the newest last; keeps `current` valid.
+    #[expect(clippy::vec_box, reason = "`current` points into the boxes")]
     maps: Vec<Box<Mapped>>,
     /// Pages below are read-only.
     sealed: u64,
+    /// The medium belongs to somebody else, or soon will.
+    stopped: bool,
 }
 
 impl Extents {
@@ -296,6 +300,7 @@ impl Extents {
             growth: Mutex::new(Growth {
                 maps: vec![mapped],
                 sealed: page_floor(tail),
+                stopped: false,
             }),
             extent_bytes_max: extent_bytes_max.max(MIN_EXTENT_BYTES),
             read_only,
@@ -344,12 +349,21 @@ impl Extents {
         })
     }
 
-    /// Where `position` lies if `bytes` is part of the current map.
+    /// The position of `bytes` if they are part of a map.
     #[inline]
     pub(crate) fn position_of(&self, bytes: &[u8]) -> Option<u64> {
-        let base = self.current().map.0.base.addr();
-        let offset = bytes.as_ptr().addr().checked_sub(base)?;
-        (offset < self.current().map.0.len).then_some(offset as u64)
+        self.current()
+            .map
+            .position_of(bytes)
+            .or_else(|| self.position_in_older_map(bytes))
+    }
+
+    /// The map may have been replaced since `bytes` were handed out.
+    #[cold]
+    fn position_in_older_map(&self, bytes: &[u8]) -> Option<u64> {
+        let growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut maps = growth.maps.iter().rev();
+        maps.find_map(|mapped| mapped.map.position_of(bytes))
     }
 
     /// A hint; any position will do.
@@ -388,9 +402,10 @@ impl Extents {
     ) -> Option<()> {
         let map = &self.current().map;
         map.store(position, parts)?;
-        // SAFETY: the caller reserved these bytes, below `prepared`, for itself alone.
-        let frame = unsafe { map.reserved(position, len) }?;
-        seal(frame);
+        let frame = map.reserved(position, len)?;
+        // SAFETY: the bytes are mapped, and the caller reserved them, below `prepared`,
+        // for itself alone.
+        seal(unsafe { &mut *frame });
         Some(())
     }
 
@@ -418,7 +433,16 @@ impl Extents {
         self.current().map.clone()
     }
 
+    /// Prepares no more space, and returns once none is being prepared: what a late
+    /// writer prepares, or gives back on a full disk, must not meet the cut at the end
+    /// or the next owner's records.
+    pub(crate) fn stop(&self) {
+        let mut growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
+        growth.stopped = true;
+    }
+
     /// Prepares space up to at least `needed`; pages below `published` become read-only.
+    /// Says whether there is as much now: after `stop`, nothing is done.
     ///
     /// # Errors
     /// When there is no room, nothing has changed.
@@ -427,7 +451,7 @@ impl Extents {
         medium: &dyn Medium,
         needed: u64,
         published: u64,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         if self.read_only {
             return Err(Error::ReadOnly);
         }
@@ -441,7 +465,10 @@ impl Extents {
         let mut growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
         let prepared = self.prepared.load(Ordering::Relaxed);
         if needed <= prepared {
-            return Ok(());
+            return Ok(true);
+        }
+        if growth.stopped {
+            return Ok(false);
         }
         let extent = self.extent_bytes(prepared);
         let wanted = page_ceil(needed.max(prepared.saturating_add(extent))).min(POSITION_MAX);
@@ -474,7 +501,7 @@ impl Extents {
         }
         // Release: pairs with the Acquire in `prepared`.
         self.prepared.store(end, Ordering::Release);
-        Ok(())
+        Ok(true)
     }
 }
 

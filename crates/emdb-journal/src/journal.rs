@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use emdb_format::{Frame, FrameSpec, Header, POSITION_MAX, Stamp};
 
-use crate::append::{Busy, POSITION, STOP, Tail};
+use crate::append::{BATCH, Busy, POSITION, STOP, Tail};
 use crate::batch::{Batch, Gate, HiddenFrom};
 use crate::commit::GroupCommit;
 use crate::error::Error;
@@ -128,6 +128,11 @@ impl Journal {
         Self { core }
     }
 
+    /// Gives the journal up: dropping it writes nothing.
+    pub(crate) fn abandon(&self) {
+        self.core.abandon();
+    }
+
     /// Appends one frame and returns its LSN.
     ///
     /// # Durability
@@ -162,10 +167,14 @@ impl Journal {
         spec: &FrameSpec<'_>,
         publish: impl FnOnce(u64),
     ) -> Result<Result<Lsn, Busy>, Error> {
-        if self.core.forks != sys::forks() {
-            return Err(Error::Forked);
-        }
+        self.core.check_not_forked()?;
         self.core.append(spec, publish)
+    }
+
+    /// Whether a batch holds the write side.
+    #[inline]
+    pub fn is_batch_open(&self) -> bool {
+        self.core.tail.word.load(Ordering::SeqCst) & BATCH != 0
     }
 
     /// Waits until no batch holds the write side.
@@ -173,6 +182,7 @@ impl Journal {
     /// # Errors
     /// [`Error::WriteInProgress`], naming `call`, if this thread holds it.
     pub fn wait_for_batch(&self, call: &'static str) -> Result<(), Error> {
+        self.core.check_not_forked()?;
         self.core.gate.wait(call)
     }
 
@@ -330,13 +340,21 @@ impl Journal {
         self.core.stamp
     }
 
-    /// Records in the header that everything below `position`, which must be durable,
-    /// was synced, so that damage there can never pass for a torn tail.
+    /// Records in the header that everything below `position` was synced, so that
+    /// damage there can never pass for a torn tail. Syncs first what is not yet durable.
     ///
     /// # Errors
-    /// [`Error::Io`] poisons the journal.
+    /// [`Error::Io`] poisons the journal; [`Error::Corrupted`] if nothing was ever
+    /// published at `position`.
     pub fn confirm(&self, position: u64) -> Result<(), Error> {
         self.core.check_open()?;
+        if self.core.options.read_only {
+            return Err(Error::ReadOnly);
+        }
+        if position > self.published() {
+            return Err(Error::corrupted(position, "past the end of the journal"));
+        }
+        self.core.sync_to(position)?;
         self.core.confirm(position)
     }
 
@@ -349,6 +367,9 @@ impl Journal {
         write: &mut dyn FnMut(&mut dyn std::io::Write) -> std::io::Result<()>,
     ) -> Result<(), Error> {
         self.core.check_open()?;
+        if self.core.options.read_only {
+            return Err(Error::ReadOnly);
+        }
         self.core.medium.write_sidecar(write)
     }
 
@@ -385,6 +406,11 @@ impl Journal {
         })
     }
 
+    /// Whether the journal was opened for reading only.
+    pub fn is_read_only(&self) -> bool {
+        self.core.options.read_only
+    }
+
     /// Where the journal is.
     pub fn path(&self) -> &Path {
         self.core.medium.path()
@@ -416,16 +442,10 @@ impl Drop for Journal {
             // The thread and the file belong to the parent.
             return;
         }
-        let mut growing = self.core.growing();
-        growing.stop = true;
-        let thread = growing.thread.take();
-        drop(growing);
-        self.core.grow_wanted.notify_all();
-        if let Some(thread) = thread {
-            // A panic there has been reported by the panic hook already.
-            let _ = thread.join();
-        }
-        if self.core.check_open().is_ok() {
+        self.core.stop_growing();
+        // Nobody borrows the journal any more, so a batch that still holds the write
+        // side was leaked, and waiting for it would never end.
+        if self.core.check_open().is_ok() && !self.core.gate.is_held() {
             // `close` tells the error; a drop has nobody to tell.
             let _ = self.core.close();
         }
@@ -468,8 +488,15 @@ impl Core {
             if growing.wanted {
                 growing.wanted = false;
                 drop(growing);
-                // An error is the writer's to meet, when it needs the space.
-                let _ = self.grow(self.extents.prepared().saturating_add(1));
+                // Several writers may have asked for the same space.
+                let prepared = self.extents.prepared();
+                if self
+                    .extents
+                    .is_running_out(self.tail.published.load(Ordering::Acquire))
+                {
+                    // An error is the writer's to meet, when it needs the space.
+                    let _ = self.grow(prepared.saturating_add(1));
+                }
                 growing = self.growing();
             } else {
                 growing = self
@@ -477,6 +504,19 @@ impl Core {
                     .wait(growing)
                     .unwrap_or_else(PoisonError::into_inner);
             }
+        }
+    }
+
+    /// Ends the thread that grows ahead, for good: nothing is prepared behind a cut.
+    fn stop_growing(&self) {
+        let mut growing = self.growing();
+        growing.stop = true;
+        let thread = growing.thread.take();
+        drop(growing);
+        self.grow_wanted.notify_all();
+        if let Some(thread) = thread {
+            // A panic there has been reported by the panic hook already.
+            let _ = thread.join();
         }
     }
 
@@ -495,10 +535,27 @@ impl Core {
         if self.state.load(Ordering::Acquire) == CLOSED {
             return Err(Error::Closed);
         }
-        if self.forks != sys::forks() {
-            return Err(Error::Forked);
+        self.check_not_forked()
+    }
+
+    #[inline]
+    pub(crate) fn check_not_forked(&self) -> Result<(), Error> {
+        if self.forks == sys::forks() {
+            Ok(())
+        } else {
+            Err(Error::Forked)
         }
-        Ok(())
+    }
+
+    /// Whether frames may still be stored; an error says why not.
+    #[inline]
+    pub(crate) fn check_writable(&self) -> Result<(), Error> {
+        self.check_not_forked()?;
+        if self.state.load(Ordering::Acquire) == OPEN {
+            Ok(())
+        } else {
+            Err(self.stopped())
+        }
     }
 
     #[inline]
@@ -525,8 +582,9 @@ impl Core {
 
     /// Writes the header slot that is not the newest, and syncs it.
     fn confirm(&self, position: u64) -> Result<(), Error> {
-        self.check_not_poisoned()?;
         let mut header = self.header();
+        // With the header locked, so that none is written once the journal is closed.
+        self.check_writable()?;
         if position <= header.confirmed {
             return Ok(());
         }
@@ -535,12 +593,15 @@ impl Core {
             confirmed: position,
             ..*header
         };
-        let result = crate::recovery::write_header(&*self.medium, &next);
-        match result {
-            Ok(()) => *header = next,
-            Err(_) => self.poison(),
-        }
-        result
+        self.sync_medium(|| crate::recovery::write_header(&*self.medium, &next))?;
+        *header = next;
+        Ok(())
+    }
+
+    /// Gives the journal up: nothing is written any more, not even at the end.
+    pub(crate) fn abandon(&self) {
+        self.state.store(CLOSED, Ordering::Release);
+        self.tail.word.fetch_or(STOP, Ordering::SeqCst);
     }
 
     fn close(&self) -> Result<(), Error> {
@@ -553,7 +614,11 @@ impl Core {
             Ok(batch) => batch,
             Err(error) => {
                 if !matches!(error, Error::WriteInProgress(_)) {
-                    self.state.store(CLOSED, Ordering::Release);
+                    // Nothing may be stored once somebody else owns the medium.
+                    self.wait_for_writers();
+                    self.stop_growing();
+                    self.extents.stop();
+                    self.set_closed();
                     self.medium.release();
                 }
                 return Err(error);
@@ -561,11 +626,19 @@ impl Core {
         };
         let tail = batch.begin();
         self.tail.word.fetch_or(STOP, Ordering::SeqCst);
+        self.stop_growing();
+        self.extents.stop();
         let result = self.finish_file(tail);
-        self.state.store(CLOSED, Ordering::Release);
+        self.set_closed();
         drop(batch);
         self.medium.release();
         result
+    }
+
+    /// From here on no header is written.
+    fn set_closed(&self) {
+        let _header = self.header();
+        self.state.store(CLOSED, Ordering::Release);
     }
 
     /// A clean end: synced, trimmed, and recorded in the header in that order, so
@@ -581,6 +654,10 @@ impl Core {
             let _ = self.medium.truncate(tail);
         } else {
             self.medium.truncate(tail)?;
+        }
+        if header.confirmed == tail {
+            // The header says so already; the cut has still to survive power loss.
+            return self.sync_medium(|| self.medium.sync());
         }
         self.confirm(tail)
     }

@@ -43,7 +43,8 @@ impl SidecarMemory for memmap2::MmapMut {
 
 /// The storage below a journal: one growing run of bytes and one sidecar.
 ///
-/// Calls are serialised by the journal, except that `sync` may run at any time.
+/// `sync` and, where [`Store::Written`] asks for it, `write_at` to places that do not
+/// overlap may run at any time; the journal serialises all other calls.
 pub trait Medium: Send + Sync {
     /// Where it is, for messages.
     fn path(&self) -> &Path;

@@ -214,10 +214,15 @@ impl Opening {
             && !options.read_only
         {
             let value = Discard { from: begin }.encode();
-            journal.append(&FrameSpec {
+            let discarded = journal.append(&FrameSpec {
                 batch: true,
                 ..FrameSpec::new(Kind::Discard, b"", &value)
-            })?;
+            });
+            if let Err(error) = discarded {
+                // Closing would confirm an end inside of a batch.
+                journal.abandon();
+                return Err(error);
+            }
         }
         Ok(journal)
     }
@@ -267,6 +272,10 @@ impl<'a> Scan<'a> {
         let mut confirmed = self.header.confirmed;
         let mut batch: Option<OpenBatch> = None;
         let mut at = from;
+        if from > self.len {
+            let reason = format!("the journal ends here, but {from} bytes were recorded");
+            return Err(Error::corrupted(self.len, reason).into());
+        }
         let damage = loop {
             let bytes = self.extents.bytes_below(at, self.len).unwrap_or(&[]);
             if bytes.is_empty() {

@@ -218,21 +218,21 @@ impl Medium for FileMedium {
     }
 
     fn prepare(&self, from: u64, to: u64) -> Result<(), Error> {
-        let mut opened = self.file.write().unwrap_or_else(PoisonError::into_inner);
+        // Shared: writes and syncs go on meanwhile.
+        let opened = self.file.read().unwrap_or_else(PoisonError::into_inner);
+        let file = &opened.file;
         if opened.store == Store::Mapped {
-            match FileExt::allocate(&opened.file, to) {
+            match sys::allocate(file, to) {
                 Ok(()) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                    opened.store = Store::Written;
-                }
+                // Old file systems of the same family; written zeros hold there too.
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
                 Err(error) => {
                     // Part of the space may have been taken: give it back.
-                    let _ = opened.file.set_len(from);
+                    let _ = file.set_len(from);
                     return Err(Error::io("prepare space in", &self.path, error));
                 }
             }
         }
-        let file = &opened.file;
         let zeros = vec![0; 1 << 20];
         let mut at = from;
         while at < to {

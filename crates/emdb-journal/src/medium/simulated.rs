@@ -61,6 +61,19 @@ impl SimulatedMedium {
         medium
     }
 
+    /// The disk as another process finds it after this one was killed: the live bytes
+    /// are all there, and what was not durable still is not.
+    #[must_use]
+    pub fn after_kill(&self) -> Self {
+        let medium = Self::with_bytes(&self.live_bytes());
+        {
+            let (mut to, from) = (medium.disk(), self.disk());
+            to.durable.clone_from(&from.durable);
+            to.sidecar.clone_from(&from.sidecar);
+        }
+        medium
+    }
+
     /// Also gives the disk a sidecar.
     #[must_use]
     pub fn with_sidecar(self, sidecar: Option<Vec<u8>>) -> Self {
@@ -95,7 +108,7 @@ impl SimulatedMedium {
         let mut bytes = self.durable_bytes();
         // The length is metadata of its own: it may or may not have got through.
         if pick(u64::MAX) != 0 {
-            bytes.resize(live.len().max(bytes.len()), 0);
+            bytes.resize(live.len(), 0);
         }
         let sectors = bytes
             .chunks_mut(SECTOR_BYTES)

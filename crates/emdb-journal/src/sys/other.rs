@@ -43,6 +43,11 @@ pub(crate) fn write_all_at(mut file: &File, bytes: &[u8], position: u64) -> io::
     }
 }
 
+/// Allocates every byte of the file below `end`; not possible here.
+pub(crate) fn allocate(_file: &File, _end: u64) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// First position at or after `position` that is not a hole.
 pub(crate) fn next_data(_file: &File, position: u64) -> u64 {
     position

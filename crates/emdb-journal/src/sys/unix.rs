@@ -44,6 +44,32 @@ pub(crate) fn write_all_at(file: &File, bytes: &[u8], position: u64) -> io::Resu
     file.write_all_at(bytes, position)
 }
 
+/// Allocates every byte of the file below `end`, and makes it that long.
+///
+/// Never believes the number of allocated blocks: file systems count blocks of their
+/// own and blocks behind the end, so it says nothing about the bytes below `end`.
+pub(crate) fn allocate(file: &File, end: u64) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        let len = libc::off_t::try_from(end).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        loop {
+            // SAFETY: the descriptor is open for as long as `file` is borrowed.
+            if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len) } == 0 {
+                return Ok(());
+            }
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let _ = (file, end);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
 /// First position at or after `position` that is not a hole.
 pub(crate) fn next_data(file: &File, position: u64) -> u64 {
     #[cfg(any(target_os = "linux", target_os = "android"))]
