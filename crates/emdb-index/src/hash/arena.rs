@@ -11,6 +11,7 @@
 
 use std::ptr::NonNull;
 
+#[cfg(not(loom))]
 use memmap2::MmapMut;
 
 use crate::{
@@ -84,6 +85,7 @@ struct Stock {
 /// Keeps a chunk's memory.
 #[derive(Debug)]
 struct Chunk {
+    #[cfg_attr(loom, expect(dead_code, reason = "keeps the memory"))]
     memory: Memory,
     metas: Slice<Meta>,
 }

@@ -24,7 +24,10 @@ pub(crate) fn key_of(location: Location) -> u64 {
     location.get() / VERSIONS - 1
 }
 
-pub(crate) fn try_find(index: &HashIndex, key: u64) -> Result<Option<Entry>, FindError<Infallible>> {
+pub(crate) fn try_find(
+    index: &HashIndex,
+    key: u64,
+) -> Result<Option<Entry>, FindError<Infallible>> {
     index.find(mix(key), |entry| {
         Ok(match key_of(entry.location) == key {
             true => Verdict::Found(entry),
@@ -42,7 +45,11 @@ pub(crate) fn put(index: &HashIndex, key: u64, version: u64) -> usize {
     try_put(index, key, version).unwrap()
 }
 
-pub(crate) fn try_put(index: &HashIndex, key: u64, version: u64) -> Result<usize, FindError<Infallible>> {
+pub(crate) fn try_put(
+    index: &HashIndex,
+    key: u64,
+    version: u64,
+) -> Result<usize, FindError<Infallible>> {
     let mut rehashed = 0;
     let mut guard = index.lock(mix(key)).map_err(FindError::Index)?;
     let found = guard.find(|entry| Ok(key_of(entry.location) == key));
