@@ -1,1 +1,38 @@
-//! Placeholder.
+//! The database: namespaces over a journal and an index.
+//!
+//! Most users want the `emdb` crate, which re-exports what is public here. The
+//! layers below are usable alone: `emdb-journal` is a write-ahead log,
+//! `emdb-index` a concurrent index, `emdb-format` the bytes on disk.
+//!
+//! # Examples
+//!
+//! ```
+//! let db = emdb_engine::Emdb::open_in_memory();
+//! db.insert("key", "value")?;
+//! assert_eq!(db.get("key")?.as_deref(), Some(&b"value"[..]));
+//! # Ok::<(), emdb_engine::Error>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod builder;
+mod db;
+mod engine;
+mod error;
+mod iter;
+mod namespace;
+mod snapshots;
+mod space;
+mod stats;
+mod value;
+
+pub use builder::{EmdbBuilder, FlushPolicy, VerifyReads};
+pub use db::Emdb;
+pub use emdb_journal::LockHolder;
+pub use error::Error;
+pub use iter::{EmdbIter, EmdbKeyIter, NamespaceIter, NamespaceKeyIter, TryIter, TryKeyIter};
+pub use namespace::Namespace;
+pub use stats::{EmdbStats, VerifyReport};
+pub use value::ValueRef;
+
+/// What every fallible call returns.
+pub type Result<T> = std::result::Result<T, Error>;

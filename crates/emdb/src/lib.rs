@@ -1,1 +1,42 @@
-//! Placeholder.
+//! emdb: an embedded key-value database.
+//!
+//! A library in your process, no server. One append-only journal file read through a
+//! memory map, and an in-memory hash index over it.
+//!
+//! ```no_run
+//! use emdb::Emdb;
+//!
+//! let db = Emdb::open("data.emdb")?;
+//! db.insert("key", "value")?;
+//! db.flush()?;
+//! assert_eq!(db.get("key")?.as_deref(), Some(&b"value"[..]));
+//! # Ok::<(), emdb::Error>(())
+//! ```
+//!
+//! # What survives what
+//!
+//! | call | survives the death of the process | survives power loss |
+//! |---|---|---|
+//! | [`insert`](Emdb::insert), [`remove`](Emdb::remove) return | yes | after the next flush |
+//! | [`flush`](Emdb::flush) returns | yes | yes |
+//! | any write with [`FlushPolicy::WriteThrough`] | yes | yes |
+//!
+//! After a crash the database holds a prefix of what was acknowledged, cut between
+//! operations, that contains everything flushed.
+//!
+//! # Reading
+//!
+//! [`get`](Emdb::get) copies, [`get_zerocopy`](Emdb::get_zerocopy) borrows the map for
+//! as long as you hold the value, [`get_with`](Emdb::get_with) shows it in place, and
+//! [`get_many`](Emdb::get_many) fetches many keys together. None of them takes a lock.
+//!
+//! # Memory
+//!
+//! The index takes at most 16 bytes a record; keys and values stay in the file.
+#![forbid(unsafe_code)]
+
+pub use emdb_engine::{
+    Emdb, EmdbBuilder, EmdbIter, EmdbKeyIter, EmdbStats, Error, FlushPolicy, LockHolder, Namespace,
+    NamespaceIter, NamespaceKeyIter, Result, TryIter, TryKeyIter, ValueRef, VerifyReads,
+    VerifyReport,
+};

@@ -1,0 +1,286 @@
+//! How a database is opened.
+
+use std::path::{Path, PathBuf};
+
+use emdb_journal::{FileMedium, Medium, MemoryMedium, OpenMode, Opening, Options, SyncPolicy};
+
+use crate::db::Emdb;
+use crate::engine::{self, EngineOptions};
+use crate::{Error, Result};
+
+const APP_NAME: &str = "emdb";
+const DATABASE_NAME: &str = "emdb-default.emdb";
+
+/// When writes reach stable storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum FlushPolicy {
+    /// When [`flush`](crate::Emdb::flush) is called. Calls at the same time share one
+    /// sync.
+    #[default]
+    OnEachFlush,
+    /// As `OnEachFlush`, but a flush always waits a tenth of a sync for others to
+    /// share it. Worth it with many threads that flush often.
+    Group,
+    /// Every write is on stable storage when it returns.
+    WriteThrough,
+}
+
+/// When a record's checksum is verified before its bytes are handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum VerifyReads {
+    /// When the record is first read after opening.
+    #[default]
+    Once,
+    /// At every read: also damage that comes up while the database is open is found.
+    Always,
+    /// Never: a flipped bit on disk may be handed out, or hide a record.
+    Never,
+}
+
+/// Options for opening a database.
+///
+/// The file is `path`, or `<data directory>/<app name>/<database name>`, where the
+/// data directory is the platform's for applications: `$XDG_DATA_HOME` or
+/// `~/.local/share` on Linux, `~/Library/Application Support` on macOS,
+/// `%LOCALAPPDATA%` on Windows. With none of the four set, the database is in memory.
+///
+/// # Examples
+///
+/// ```
+/// use emdb_engine::{Emdb, FlushPolicy};
+///
+/// let db = Emdb::builder().flush_policy(FlushPolicy::Group).build()?;
+/// db.insert("key", "value")?;
+/// # Ok::<(), emdb_engine::Error>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct EmdbBuilder {
+    path: Option<PathBuf>,
+    app_name: Option<String>,
+    database_name: Option<String>,
+    data_root: Option<PathBuf>,
+    flush_policy: FlushPolicy,
+    verify_reads: VerifyReads,
+    read_only: bool,
+    checkpoint_bytes: Option<u64>,
+}
+
+impl EmdbBuilder {
+    /// The default options: a database in memory.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The database's file. Its directory must exist.
+    #[must_use]
+    pub fn path(mut self, path: impl AsRef<Path>) -> Self {
+        self.path = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// The application's directory below the data directory; `"emdb"` by default.
+    #[must_use]
+    pub fn app_name(mut self, name: impl Into<String>) -> Self {
+        self.app_name = Some(name.into());
+        self
+    }
+
+    /// The file's name in the application's directory; `"emdb-default.emdb"` by default.
+    #[must_use]
+    pub fn database_name(mut self, name: impl Into<String>) -> Self {
+        self.database_name = Some(name.into());
+        self
+    }
+
+    /// A directory to use in place of the platform's data directory.
+    #[must_use]
+    pub fn data_root(mut self, root: impl AsRef<Path>) -> Self {
+        self.data_root = Some(root.as_ref().to_owned());
+        self
+    }
+
+    /// When writes reach stable storage.
+    #[must_use]
+    pub fn flush_policy(mut self, policy: FlushPolicy) -> Self {
+        self.flush_policy = policy;
+        self
+    }
+
+    /// When records' checksums are verified.
+    #[must_use]
+    pub fn verify_reads(mut self, verify: VerifyReads) -> Self {
+        self.verify_reads = verify;
+        self
+    }
+
+    /// Whether to open for reading only: nothing is ever written, not even the cut of
+    /// a torn tail, and many readers may have the file open at once.
+    #[must_use]
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// Growth of the journal, in bytes, after which a checkpoint is taken in the
+    /// background. By default the larger of 1 GiB and four times the index.
+    #[must_use]
+    pub fn checkpoint_every(mut self, bytes: u64) -> Self {
+        self.checkpoint_bytes = Some(bytes);
+        self
+    }
+
+    /// Opens the database.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for options that contradict each other;
+    /// [`Error::AlreadyLocked`] if the file is open elsewhere;
+    /// [`Error::MagicMismatch`], [`Error::VersionMismatch`] and [`Error::Corrupted`]
+    /// leave the file untouched.
+    pub fn build(self) -> Result<Emdb> {
+        match self.file()? {
+            Some(path) => {
+                let mode = if self.read_only {
+                    OpenMode::ReadOnly
+                } else {
+                    OpenMode::Create
+                };
+                self.open(Box::new(FileMedium::open(path, mode)?))
+            }
+            None if self.read_only => {
+                Err(Error::InvalidConfig("read_only needs a path".to_owned()))
+            }
+            None => self.open(Box::new(MemoryMedium::new())),
+        }
+    }
+
+    /// Opens the database on a medium of your own, such as a simulated disk in tests.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn build_on(self, medium: Box<dyn Medium>) -> Result<Emdb> {
+        self.open(medium)
+    }
+
+    fn open(&self, medium: Box<dyn Medium>) -> Result<Emdb> {
+        let policy = match self.flush_policy {
+            FlushPolicy::OnEachFlush => SyncPolicy::OnRequest,
+            FlushPolicy::Group => SyncPolicy::Group,
+            FlushPolicy::WriteThrough => SyncPolicy::EachAppend,
+        };
+        let options = Options::default()
+            .sync_policy(policy)
+            .read_only(self.read_only);
+        let opening = Opening::new(medium, options)?;
+        let engine = engine::open(
+            opening,
+            EngineOptions {
+                verify_reads: self.verify_reads,
+                checkpoint_bytes: self.checkpoint_bytes,
+            },
+        )?;
+        Ok(Emdb::new(engine))
+    }
+
+    /// The file's path; `None` for a database in memory.
+    fn file(&self) -> Result<Option<PathBuf>> {
+        let placed =
+            self.app_name.is_some() || self.database_name.is_some() || self.data_root.is_some();
+        match (&self.path, placed) {
+            (Some(_), true) => Err(Error::InvalidConfig(
+                "path excludes app_name, database_name and data_root".to_owned(),
+            )),
+            (Some(path), false) => Ok(Some(path.clone())),
+            (None, false) => Ok(None),
+            (None, true) => self.platform_file().map(Some),
+        }
+    }
+
+    fn platform_file(&self) -> Result<PathBuf> {
+        let app = self.app_name.as_deref().unwrap_or(APP_NAME);
+        let database = self.database_name.as_deref().unwrap_or(DATABASE_NAME);
+        check_name("app_name", app)?;
+        check_name("database_name", database)?;
+        let root = match &self.data_root {
+            Some(root) => root.clone(),
+            None => directories::BaseDirs::new()
+                .ok_or_else(|| {
+                    Error::InvalidConfig(
+                        "there is no home directory; set data_root or path".to_owned(),
+                    )
+                })?
+                .data_local_dir()
+                .to_owned(),
+        };
+        let directory = root.join(app);
+        if !self.read_only {
+            std::fs::create_dir_all(&directory).map_err(|error| {
+                let message = format!("create {}: {error}", directory.display());
+                std::io::Error::new(error.kind(), message)
+            })?;
+        }
+        Ok(directory.join(database))
+    }
+}
+
+/// Refuses names that are no single file name on some platform.
+fn check_name(option: &str, name: &str) -> Result<()> {
+    const RESERVED: [&str; 4] = ["CON", "PRN", "AUX", "NUL"];
+    let refuse = |why: &str| Err(Error::InvalidConfig(format!("{option} {name:?} {why}")));
+    let stem = name
+        .split('.')
+        .next()
+        .unwrap_or("")
+        .trim_end()
+        .to_ascii_uppercase();
+    let numbered = ["COM", "LPT"].iter().any(|device| {
+        stem.strip_prefix(device)
+            .is_some_and(|rest| rest.len() == 1 && rest.bytes().all(|b| b.is_ascii_digit()))
+    });
+    if name.is_empty() {
+        refuse("is empty")
+    } else if name.contains(['/', '\\', '\0']) {
+        refuse("holds a separator or NUL")
+    } else if name == "." || name == ".." {
+        refuse("is no name")
+    } else if numbered || RESERVED.contains(&stem.as_str()) {
+        refuse("is reserved on Windows")
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_no_single_file_name_are_refused() {
+        for name in [
+            "", "a/b", "a\\b", "a\0", ".", "..", "con", "NUL.txt", "com1", "LPT9.x",
+        ] {
+            assert!(
+                matches!(check_name("app_name", name), Err(Error::InvalidConfig(_))),
+                "{name:?}"
+            );
+        }
+        for name in [
+            "a",
+            "app",
+            "console",
+            "com",
+            "com10",
+            "my.db",
+            "emdb-default.emdb",
+        ] {
+            assert!(check_name("app_name", name).is_ok(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn path_excludes_the_placing_options() {
+        let mixed = EmdbBuilder::new().path("x").app_name("y").build();
+        assert!(matches!(mixed, Err(Error::InvalidConfig(_))));
+    }
+}

@@ -1,0 +1,275 @@
+//! What all handles share, and the order of its locks.
+//!
+//! Locks are taken in this order, and none is taken twice:
+//!
+//! 1. the checkpoint mutex (`Checkpoints`),
+//! 2. the catalog mutex,
+//! 3. the write side of the journal (a batch),
+//! 4. one stripe of one index (a guard),
+//! 5. a space's `past`, the snapshots' positions, the kept tombstones.
+//!
+//! A plain writer holds a stripe when it appends. If a batch has the write side then,
+//! the writer lets go of the stripe, waits and starts again: the batch may need it.
+
+mod batch;
+mod catalog;
+mod checkpoint;
+mod read;
+mod recover;
+mod verify;
+mod write;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use dashmap::DashMap;
+use emdb_index::FindError;
+use emdb_journal::Journal;
+use siphasher::sip::SipHasher13;
+
+pub(crate) use checkpoint::Checkpoints;
+pub(crate) use read::Extent;
+pub(crate) use recover::open;
+pub(crate) use write::Step;
+
+use crate::builder::VerifyReads;
+use crate::snapshots::Snapshots;
+use crate::space::Space;
+use crate::stats::EmdbStats;
+use crate::{Error, Result};
+
+/// A database in use.
+pub(crate) struct Engine {
+    pub(crate) journal: Journal,
+    hasher: SipHasher13,
+    verify_reads: VerifyReads,
+    pub(crate) root: Arc<Space>,
+    catalog: Catalog,
+    pub(crate) snapshots: Snapshots,
+    dead_bytes: AtomicU64,
+    pub(crate) checkpoints: Checkpoints,
+}
+
+/// Which namespaces there are, beside the default one.
+pub(crate) struct Catalog {
+    spaces: DashMap<String, Arc<Space>>,
+    /// Changes of the catalog, one at a time; holds the next free id.
+    next_id: Mutex<u32>,
+}
+
+/// What opening decided.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EngineOptions {
+    pub(crate) verify_reads: VerifyReads,
+    pub(crate) checkpoint_bytes: Option<u64>,
+}
+
+impl Engine {
+    /// The hash that decides where a key lies in every index.
+    #[inline]
+    pub(crate) fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash(key)
+    }
+
+    /// Whether calls still work.
+    #[inline]
+    pub(crate) fn check_open(&self) -> Result<()> {
+        self.journal.check_open().map_err(Error::from)
+    }
+
+    pub(crate) fn flush(&self) -> Result<()> {
+        Ok(self.journal.sync()?)
+    }
+
+    pub(crate) fn stats(&self) -> Result<EmdbStats> {
+        self.check_open()?;
+        let journal = self.journal.stats()?;
+        let mut stats = EmdbStats {
+            live_records: 0,
+            namespace_count: 0,
+            logical_size_bytes: 0,
+            file_size_bytes: journal.used_bytes,
+            preallocated_bytes: journal.file_bytes.saturating_sub(journal.used_bytes),
+            range_scans_enabled: false,
+            encrypted: false,
+            dead_bytes: self.dead_bytes.load(Ordering::Relaxed),
+            index_bytes: 0,
+            durable_lsn: self.journal.durable_lsn().get(),
+            last_lsn: self.journal.end_lsn().get(),
+            torn_bytes_cut: journal.torn_bytes_cut,
+            snapshots_open: self.snapshots.count(),
+            pinned_bytes: 0,
+            file_size_bytes_max: journal.used_bytes_max,
+        };
+        for space in self.spaces() {
+            stats.live_records = stats
+                .live_records
+                .saturating_add(usize::try_from(space.records()).unwrap_or(usize::MAX));
+            stats.logical_size_bytes += space.logical_bytes();
+            stats.index_bytes += space.index.memory_bytes();
+            stats.namespace_count += 1;
+        }
+        // The default namespace is not counted.
+        stats.namespace_count = stats.namespace_count.saturating_sub(1);
+        Ok(stats)
+    }
+
+    /// The default namespace and every other.
+    pub(crate) fn spaces(&self) -> Vec<Arc<Space>> {
+        let mut spaces = vec![Arc::clone(&self.root)];
+        spaces.extend(
+            self.catalog
+                .spaces
+                .iter()
+                .map(|entry| Arc::clone(entry.value())),
+        );
+        spaces
+    }
+
+    /// Ends the database for every handle: checkpoint, sync, trim, unlock.
+    pub(crate) fn close(&self) -> Result<()> {
+        self.check_open()?;
+        self.journal.wait_for_batch("close")?;
+        let checkpoint = self.checkpoint_if_grown();
+        let closed = self.journal.close();
+        // A missing checkpoint costs time at the next opening; a failed sync, data.
+        closed?;
+        checkpoint
+    }
+
+    /// Does a kept tombstone's removal once no snapshot needs it; a few at a time, so
+    /// that no writer pays for what many left behind.
+    #[cold]
+    pub(crate) fn remove_kept_tombstones(&self) -> Result<()> {
+        const AT_ONCE: usize = 4;
+        for _ in 0..AT_ONCE {
+            let Some(kept) = self.snapshots.take_unneeded() else {
+                break;
+            };
+            let Some(location) = emdb_index::Location::new(kept.position) else {
+                continue;
+            };
+            let mut guard = self.lock(&kept.space, kept.hash)?;
+            // Replaced by a newer version, or cleared away, is as good as removed.
+            if guard
+                .find_location(location)
+                .is_some_and(|entry| entry.tombstone)
+            {
+                guard.remove();
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies some index entries of an incarnation, alive or ended.
+    pub(crate) fn copy_entries(
+        &self,
+        space: &Arc<Space>,
+        id: u32,
+        at: emdb_index::Cursor,
+        entries: &mut Vec<emdb_index::Entry>,
+    ) -> Result<Option<emdb_index::Cursor>> {
+        loop {
+            // Held so that the incarnation does not end in the middle of the copy.
+            let past = space.past();
+            let copied = if space.id() == id {
+                space.index.copy_segment(at, entries)
+            } else {
+                match past.ended.iter().find(|ended| ended.id == id) {
+                    Some(ended) => space.index.copy_detached(&ended.contents, at, entries),
+                    None => return Err(Error::NamespaceDropped),
+                }
+            };
+            drop(past);
+            match copied {
+                Ok(next) if !space.is_broken() => return Ok(next),
+                Ok(_) => return Err(read::broken()),
+                Err(emdb_index::Error::Damaged) if space.id() == id => self.rebuild(space)?,
+                Err(error) => return Err(index_error(error)),
+            }
+        }
+    }
+
+    /// Closes a snapshot and gives back what only it needed.
+    pub(crate) fn close_snapshot(&self, space: &Space, position: u64) {
+        self.snapshots.close(position);
+        space.release_past(|ended| self.snapshots.all_after(ended));
+    }
+
+    fn lock<'a>(&self, space: &'a Arc<Space>, hash: u64) -> Result<emdb_index::Guard<'a>> {
+        loop {
+            if space.is_broken() {
+                return Err(read::broken());
+            }
+            match space.index.lock(hash) {
+                Ok(guard) => return Ok(guard),
+                Err(emdb_index::Error::Damaged) => self.rebuild(space)?,
+                Err(error) => return Err(index_error(error)),
+            }
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.checkpoints.stop();
+        if self.check_open().is_ok() {
+            // `close` tells errors; dropping the last handle is silent.
+            let _ = self.close();
+        }
+    }
+}
+
+impl Engine {
+    /// As `lock`, for who holds the write side: the index has been checked before.
+    fn lock_in_batch<'a>(&self, space: &'a Space, hash: u64) -> Result<emdb_index::Guard<'a>> {
+        space.index.lock(hash).map_err(index_error)
+    }
+
+    /// Checks an index that comes from an image throughout, once, and rebuilds it if
+    /// it is damaged. To be done before the write side is taken.
+    fn check_index(&self, space: &Arc<Space>) -> Result<()> {
+        if !space.is_checked() {
+            let mut entries = Vec::new();
+            let mut next = Some(emdb_index::Cursor::default());
+            while let Some(at) = next {
+                next = match space.index.copy_segment(at, &mut entries) {
+                    Ok(next) => next,
+                    Err(emdb_index::Error::Damaged) => {
+                        self.rebuild(space)?;
+                        None
+                    }
+                    Err(error) => return Err(index_error(error)),
+                };
+            }
+            if !space.is_checked() {
+                space.set_checked(true);
+            }
+        }
+        if space.is_broken() {
+            Err(read::broken())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn index_error(error: emdb_index::Error) -> Error {
+    match error {
+        emdb_index::Error::Full => Error::TooLarge {
+            what: "number of keys with equal hashes",
+            len: 0,
+            max: 0,
+        },
+        other => Error::corrupted(0, other.to_string()),
+    }
+}
+
+/// For index operations on an index that cannot be damaged, or whose damage the
+/// caller has ruled out.
+fn find_error(error: FindError<Error>) -> Error {
+    match error {
+        FindError::Check(error) => error,
+        FindError::Index(error) => index_error(error),
+    }
+}

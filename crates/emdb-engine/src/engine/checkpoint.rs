@@ -1,0 +1,322 @@
+//! Checkpoints: the indexes' exact state at one point in time, so that opening need
+//! not replay what came before.
+//!
+//! A checkpoint is taken at a snapshot. Its image is published in this order: the
+//! journal is synced past the snapshot and the header says so; the image is written
+//! to a temporary file, synced and renamed. So an image never knows more than what
+//! survives of the journal.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::thread::JoinHandle;
+
+use emdb_format::{CheckpointHead, CheckpointSpace};
+
+use super::read::Extent;
+use super::{Engine, find_error};
+use crate::space::Space;
+use crate::{Error, Result};
+
+const ALIGN_BYTES: u64 = 4096;
+/// A journal that grew by less since the last checkpoint is replayed in no time.
+const WORTH_BYTES: u64 = 64 << 10;
+/// How often a checkpoint starts again when namespaces are cleared under it.
+const ATTEMPTS: u32 = 8;
+
+/// When checkpoints are taken, and the thread that takes them.
+pub(crate) struct Checkpoints {
+    /// One at a time.
+    running: Mutex<()>,
+    /// From where the last one replays.
+    last: AtomicU64,
+    /// The journal's position at which the next one is due.
+    due: AtomicU64,
+    /// Growth after which one is due; `None` for the default.
+    every_bytes: Option<u64>,
+    engine: OnceLock<Weak<Engine>>,
+    helper: Mutex<Option<JoinHandle<()>>>,
+    signal: Arc<Signal>,
+}
+
+/// What the helper thread waits for; outlives the engine.
+#[derive(Default)]
+struct Signal {
+    request: Mutex<Request>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Request {
+    wanted: bool,
+    stop: bool,
+}
+
+impl Signal {
+    fn request(&self) -> MutexGuard<'_, Request> {
+        self.request.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a request; `false` when it is time to end.
+    fn wait(&self) -> bool {
+        let mut request = self.request();
+        while !request.wanted && !request.stop {
+            request = self
+                .changed
+                .wait(request)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        request.wanted = false;
+        !request.stop
+    }
+}
+
+/// A namespace as it was at the checkpoint's point in time.
+struct Captured {
+    space: Arc<Space>,
+    id: u32,
+    records: u64,
+    logical_bytes: u64,
+}
+
+impl Checkpoints {
+    pub(super) fn new(last: u64, every_bytes: Option<u64>) -> Self {
+        Self {
+            running: Mutex::new(()),
+            last: AtomicU64::new(last),
+            due: AtomicU64::new(u64::MAX),
+            every_bytes,
+            engine: OnceLock::new(),
+            helper: Mutex::new(None),
+            signal: Arc::default(),
+        }
+    }
+
+    fn helper(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.helper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the helper thread.
+    pub(super) fn stop(&self) {
+        let thread = self.helper().take();
+        self.signal.request().stop = true;
+        self.signal.changed.notify_all();
+        if let Some(thread) = thread
+            // The helper itself may be the last to let go of the engine.
+            && thread.thread().id() != std::thread::current().id()
+        {
+            // A panic there has been reported by the panic hook already.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Engine {
+    /// Says when the first checkpoint is due.
+    pub(super) fn start_checkpoints(self: &Arc<Self>) {
+        // A fresh engine's cell is empty.
+        let _ = self.checkpoints.engine.set(Arc::downgrade(self));
+        self.schedule_checkpoint(self.checkpoints.last.load(Ordering::Relaxed));
+    }
+
+    fn schedule_checkpoint(&self, last: u64) {
+        const DEFAULT_BYTES: u64 = 1 << 30;
+        let growth = self.checkpoints.every_bytes.unwrap_or_else(|| {
+            let index: u64 = self
+                .spaces()
+                .iter()
+                .map(|space| space.index.memory_bytes())
+                .sum();
+            DEFAULT_BYTES.max(index.saturating_mul(4))
+        });
+        self.checkpoints.last.store(last, Ordering::Relaxed);
+        self.checkpoints
+            .due
+            .store(last.saturating_add(growth.max(1)), Ordering::Relaxed);
+    }
+
+    /// Has a checkpoint taken in the background if the journal has grown enough.
+    #[inline]
+    pub(crate) fn checkpoint_when_due(&self) {
+        if self.journal.published() >= self.checkpoints.due.load(Ordering::Relaxed) {
+            self.request_checkpoint();
+        }
+    }
+
+    #[cold]
+    fn request_checkpoint(&self) {
+        let checkpoints = &self.checkpoints;
+        checkpoints.due.store(u64::MAX, Ordering::Relaxed);
+        checkpoints.signal.request().wanted = true;
+        checkpoints.signal.changed.notify_one();
+        let mut helper = checkpoints.helper();
+        if helper.is_none() {
+            let Some(engine) = checkpoints.engine.get().cloned() else {
+                return;
+            };
+            let signal = Arc::clone(&checkpoints.signal);
+            let builder = std::thread::Builder::new().name("emdb-checkpoint".to_owned());
+            // Without the thread, checkpoints are taken at close only.
+            *helper = builder.spawn(move || run_helper(&signal, &engine)).ok();
+        }
+    }
+
+    /// Takes a checkpoint if there is enough to replay since the last one.
+    pub(crate) fn checkpoint_if_grown(&self) -> Result<()> {
+        let last = self.checkpoints.last.load(Ordering::Relaxed);
+        if self.journal.is_read_only() || self.journal.published() < last + WORTH_BYTES {
+            return Ok(());
+        }
+        self.checkpoint()
+    }
+
+    /// Takes a checkpoint.
+    pub(crate) fn checkpoint(&self) -> Result<()> {
+        self.check_open()?;
+        self.journal.wait_for_batch("checkpoint")?;
+        if self.journal.is_read_only() {
+            return Err(Error::ReadOnly);
+        }
+        let running = self
+            .checkpoints
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..ATTEMPTS {
+            if let Some(at) = self.try_checkpoint()? {
+                self.schedule_checkpoint(at);
+                return Ok(());
+            }
+        }
+        drop(running);
+        let message = "namespaces were cleared faster than a checkpoint could be taken";
+        Err(Error::Io(io::Error::other(message)))
+    }
+
+    /// One attempt; `None` if a namespace was cleared or dropped under it.
+    fn try_checkpoint(&self) -> Result<Option<u64>> {
+        for space in self.spaces() {
+            self.check_index(&space)?;
+        }
+        let next_id = self.catalog.next_id();
+        let batch = self.journal.begin("checkpoint")?;
+        let at = batch.begin();
+        let captured: Vec<_> = self
+            .spaces()
+            .into_iter()
+            .map(|space| Captured {
+                id: space.id(),
+                records: space.records(),
+                logical_bytes: space.logical_bytes(),
+                space,
+            })
+            .collect();
+        let head = CheckpointHead {
+            database_id: self.journal.header().database_id,
+            generation: self.journal.header().generation,
+            replay_from: at,
+            next_namespace: *next_id,
+            dead_bytes: self.dead_bytes.load(Ordering::Relaxed),
+            spaces: Vec::new(),
+        };
+        self.snapshots.open_at(at);
+        drop(batch);
+        drop(next_id);
+        let written = self.write_checkpoint(head, &captured);
+        self.snapshots.close(at);
+        for captured in &captured {
+            captured
+                .space
+                .release_past(|ended| self.snapshots.all_after(ended));
+        }
+        Ok(written?.then_some(at))
+    }
+
+    fn write_checkpoint(&self, mut head: CheckpointHead, captured: &[Captured]) -> Result<bool> {
+        let at = head.replay_from;
+        self.journal.sync()?;
+        self.journal.confirm(at)?;
+        let mut failure = None;
+        let mut whole = true;
+        let written = self.journal.write_sidecar(&mut |out| match self
+            .write_images(out, &mut head, captured)
+        {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                whole = false;
+                Err(io::Error::from(io::ErrorKind::Interrupted))
+            }
+            Err(error) => {
+                failure = Some(error);
+                Err(io::Error::from(io::ErrorKind::Other))
+            }
+        });
+        match (written, failure) {
+            (Ok(()), _) => Ok(true),
+            (Err(_), Some(error)) => Err(error),
+            (Err(_), None) if !whole => Ok(false),
+            (Err(error), None) => Err(error.into()),
+        }
+    }
+
+    fn write_images(
+        &self,
+        out: &mut dyn Write,
+        head: &mut CheckpointHead,
+        captured: &[Captured],
+    ) -> Result<bool> {
+        let at = head.replay_from;
+        let mut offset = 0;
+        for Captured {
+            space,
+            id,
+            records,
+            logical_bytes,
+        } in captured
+        {
+            let mut resolve = |entry| {
+                let version = self.entry_at(entry, *id, at, Extent::Head)?;
+                Ok::<_, Error>(version.map(|(location, _)| location))
+            };
+            let mut sink = |bytes: &[u8]| out.write_all(bytes).map_err(Error::from);
+            let len = space
+                .index
+                .write_image(&mut resolve, &mut sink)
+                .map_err(find_error)?;
+            if space.id() != *id || space.is_dropped() {
+                // The index holds something else by now. The journal may lose the
+                // frame that says so, therefore the image must not know it either.
+                return Ok(false);
+            }
+            head.spaces.push(CheckpointSpace {
+                name: space.name.clone(),
+                id: *id,
+                records: *records,
+                logical_bytes: *logical_bytes,
+                image_offset: offset,
+                image_len: len,
+            });
+            offset += len;
+            let padding = offset.next_multiple_of(ALIGN_BYTES) - offset;
+            let zeros = [0; ALIGN_BYTES as usize];
+            out.write_all(zeros.get(..padding as usize).unwrap_or(&zeros))?;
+            offset += padding;
+        }
+        out.write_all(&head.encode()?)?;
+        out.write_all(&CheckpointHead::trailer(offset))?;
+        Ok(true)
+    }
+}
+
+/// Takes checkpoints when told to, until the engine is gone.
+fn run_helper(signal: &Signal, engine: &Weak<Engine>) {
+    while signal.wait() {
+        let Some(engine) = engine.upgrade() else {
+            return;
+        };
+        if engine.checkpoint().is_err() {
+            // Opening takes longer until the next one succeeds.
+            engine.schedule_checkpoint(engine.journal.published());
+        }
+    }
+}

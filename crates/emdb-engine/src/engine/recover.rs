@@ -1,0 +1,340 @@
+//! Opening: the checkpoint's image if it fits, then the journal from there on.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use dashmap::DashMap;
+use emdb_format::{CatalogChange, CheckpointHead, CheckpointSpace, FIRST_POSITION};
+use emdb_index::{HashIndex, ImageMemory, Location};
+use emdb_journal::{Frame, Kind, Opening, SidecarMemory};
+use siphasher::sip::SipHasher13;
+
+use super::{Catalog, Checkpoints, Engine, EngineOptions, find_error, index_error};
+use crate::snapshots::{KeptTombstone, Snapshots};
+use crate::space::{Delta, Space};
+use crate::{Error, Result};
+
+/// Builds the database that a journal holds.
+pub(crate) fn open(mut opening: Opening, options: EngineOptions) -> Result<Arc<Engine>> {
+    let hasher = hasher(&opening.header().hash_seed);
+    let checkpoint = Recovery::from_checkpoint(&opening, hasher);
+    let (recovery, from) = match checkpoint {
+        Some((mut recovery, from)) => match recovery.replay(&mut opening, from) {
+            Ok(()) => (recovery, from),
+            // An image that does not fit its journal is only a cache gone stale;
+            // damage of the journal itself shows again below.
+            Err(_) => (Recovery::from_start(&mut opening, hasher)?, FIRST_POSITION),
+        },
+        None => (Recovery::from_start(&mut opening, hasher)?, FIRST_POSITION),
+    };
+    let journal = opening.finish()?;
+    let spaces = DashMap::new();
+    let mut root = None;
+    for (name, space) in recovery.by_name {
+        if name.is_empty() {
+            root = Some(space);
+        } else {
+            spaces.insert(name, space);
+        }
+    }
+    let root = root.ok_or_else(|| Error::corrupted(0, "no default namespace"))?;
+    let engine = Arc::new(Engine {
+        journal,
+        hasher,
+        verify_reads: options.verify_reads,
+        root,
+        catalog: Catalog::new(spaces, recovery.next_id),
+        snapshots: Snapshots::default(),
+        dead_bytes: AtomicU64::new(recovery.dead_bytes),
+        checkpoints: Checkpoints::new(from, options.checkpoint_bytes),
+    });
+    engine.start_checkpoints();
+    Ok(engine)
+}
+
+fn hasher(seed: &[u8; 16]) -> SipHasher13 {
+    SipHasher13::new_with_key(seed)
+}
+
+/// The indexes as they are being rebuilt.
+struct Recovery {
+    hasher: SipHasher13,
+    by_name: HashMap<String, Arc<Space>>,
+    by_id: HashMap<u32, Arc<Space>>,
+    next_id: u32,
+    dead_bytes: u64,
+    queue: VecDeque<Waiting>,
+}
+
+/// A frame whose bucket is on its way into the cache.
+struct Waiting {
+    space: Arc<Space>,
+    hash: u64,
+    position: u64,
+}
+
+/// Frames looked ahead.
+const AHEAD: usize = 16;
+
+impl Recovery {
+    fn new(hasher: SipHasher13) -> Self {
+        let mut recovery = Self {
+            hasher,
+            by_name: HashMap::new(),
+            by_id: HashMap::new(),
+            next_id: 1,
+            dead_bytes: 0,
+            queue: VecDeque::with_capacity(AHEAD + 1),
+        };
+        recovery.insert(Space::new(String::new(), 0, 0, HashIndex::new()));
+        recovery
+    }
+
+    fn insert(&mut self, space: Space) {
+        let space = Arc::new(space);
+        if let Some(old) = self.by_name.insert(space.name.clone(), Arc::clone(&space)) {
+            self.by_id.remove(&old.id());
+        }
+        self.by_id.insert(space.id(), space);
+    }
+
+    fn from_start(opening: &mut Opening, hasher: SipHasher13) -> Result<Self> {
+        let mut recovery = Self::new(hasher);
+        recovery.replay(opening, FIRST_POSITION)?;
+        Ok(recovery)
+    }
+
+    /// What the checkpoint holds, if it belongs to this journal and is whole.
+    fn from_checkpoint(opening: &Opening, hasher: SipHasher13) -> Option<(Self, u64)> {
+        let mut memory = opening.sidecar()?;
+        let head = CheckpointHead::decode_file(memory.bytes_mut()).ok()?;
+        let header = opening.header();
+        let fits = head.database_id == header.database_id
+            && head.generation == header.generation
+            // Below the confirmed position nothing is ever cut, so the image cannot
+            // know more than the journal.
+            && head.replay_from <= header.confirmed
+            && head.replay_from <= opening.file_bytes();
+        if !fits {
+            return None;
+        }
+        let mut recovery = Self::new(hasher);
+        recovery.next_id = head.next_namespace;
+        recovery.dead_bytes = head.dead_bytes;
+        for space in &head.spaces {
+            let index = image(opening, &mut *memory, space, head.replay_from)?;
+            let restored = Space::from_checkpoint(space.name.clone(), space.id, index);
+            restored.set_counts(space.records, space.logical_bytes);
+            recovery.insert(restored);
+        }
+        Some((recovery, head.replay_from))
+    }
+
+    fn replay(&mut self, opening: &mut Opening, from: u64) -> Result<()> {
+        opening.replay(from, &mut |replayed| {
+            let (position, frame) = (replayed.position, replayed.frame);
+            let look_back = |position| replayed.frame_at(position).map_err(Error::from);
+            if frame.kind == Kind::Catalog {
+                self.drain(&look_back, 0)?;
+                return self.change_catalog(position, frame);
+            }
+            let Some(space) = self.by_id.get(&frame.namespace) else {
+                return Err(Error::corrupted(
+                    position,
+                    "a record of an unknown namespace",
+                ));
+            };
+            let hash = self.hasher.hash(frame.key);
+            space.index.prefetch(hash);
+            self.queue.push_back(Waiting {
+                space: Arc::clone(space),
+                hash,
+                position,
+            });
+            self.drain(&look_back, AHEAD)
+        })?;
+        let opening = &*opening;
+        self.drain(&|position| opening.frame(position).map_err(Error::from), 0)
+    }
+
+    /// Applies waiting frames until at most `left` are left.
+    fn drain<'a>(
+        &mut self,
+        look_back: &dyn Fn(u64) -> Result<Frame<'a>>,
+        left: usize,
+    ) -> Result<()> {
+        while self.queue.len() > left {
+            let Some(Waiting {
+                space,
+                hash,
+                position,
+            }) = self.queue.pop_front()
+            else {
+                break;
+            };
+            let frame = look_back(position)?;
+            let delta = apply(
+                &space,
+                &self.hasher,
+                hash,
+                position,
+                &frame,
+                look_back,
+                &mut |_| false,
+            )?;
+            self.dead_bytes = self.dead_bytes.saturating_add(delta.dead_bytes);
+        }
+        Ok(())
+    }
+
+    fn change_catalog(&mut self, position: u64, frame: &Frame<'_>) -> Result<()> {
+        let bad = || Error::corrupted(position, "a malformed catalog frame");
+        let name = std::str::from_utf8(frame.key).map_err(|_| bad())?;
+        let old = self.by_name.get(name);
+        let id = match (CatalogChange::decode(frame.value).map_err(|_| bad())?, old) {
+            (CatalogChange::Create(id), None) | (CatalogChange::Clear(id), Some(_)) => {
+                self.insert(Space::new(name.to_owned(), id, position, HashIndex::new()));
+                id
+            }
+            (CatalogChange::Drop(id), Some(space)) if space.id() == id && !name.is_empty() => {
+                self.by_name.remove(name);
+                self.by_id.remove(&id);
+                id
+            }
+            _ => return Err(bad()),
+        };
+        self.next_id = self.next_id.max(id.saturating_add(1));
+        Ok(())
+    }
+}
+
+/// Applies one frame to its namespace. The frame says itself which version it
+/// replaces, so no key is compared and nothing else is read but the sizes of that.
+fn apply<'a>(
+    space: &Space,
+    hasher: &SipHasher13,
+    hash: u64,
+    position: u64,
+    frame: &Frame<'_>,
+    look_back: &dyn Fn(u64) -> Result<Frame<'a>>,
+    keep_tombstone: &mut dyn FnMut(u64) -> bool,
+) -> Result<Delta> {
+    let location =
+        Location::new(position).ok_or_else(|| Error::corrupted(position, "impossible position"))?;
+    let mut guard = space.index.lock(hash).map_err(index_error)?;
+    let old = match frame.previous {
+        Some(link) => Some((link.position, look_back(link.position)?)),
+        None => None,
+    };
+    let in_index = old.as_ref().and_then(|(position, _)| {
+        Location::new(*position).and_then(|location| guard.find_location(location))
+    });
+    let old = old.filter(|(_, old)| old.kind == Kind::Put);
+    if old.is_some() && in_index.is_none() {
+        return Err(Error::corrupted(
+            position,
+            "the version that is replaced is not indexed",
+        ));
+    }
+    let spec = emdb_journal::FrameSpec {
+        namespace: frame.namespace,
+        ..emdb_journal::FrameSpec::new(frame.kind, frame.key, frame.value)
+    };
+    let delta = super::write::delta(&spec, old.as_ref().map(|(_, frame)| frame));
+    match (frame.kind, in_index.is_some()) {
+        (Kind::Put, true) => guard.replace(location, false),
+        (Kind::Put, false) => {
+            guard
+                .make_room(|location| Ok(hasher.hash(look_back(location.get())?.key)))
+                .map_err(find_error)?;
+            guard.insert(location, false);
+        }
+        (Kind::Tombstone, true) if keep_tombstone(position) => guard.replace(location, true),
+        (Kind::Tombstone, true) => guard.remove(),
+        _ => return Err(Error::corrupted(position, "a tombstone of nothing")),
+    }
+    drop(guard);
+    space.apply(&delta);
+    Ok(delta)
+}
+
+/// The image of one namespace's index.
+fn image(
+    opening: &Opening,
+    memory: &mut dyn SidecarMemory,
+    space: &CheckpointSpace,
+    max_position: u64,
+) -> Option<HashIndex> {
+    /// Smaller images are copied, so that many namespaces do not take many maps.
+    const COPY_BYTES: usize = 1 << 20;
+    let offset = usize::try_from(space.image_offset).ok()?;
+    let len = usize::try_from(space.image_len).ok()?;
+    let bytes = memory.bytes_mut().get(offset..offset.checked_add(len)?)?;
+    if len <= COPY_BYTES {
+        let copy = Image(Box::new(bytes.to_vec()));
+        return HashIndex::from_image(Box::new(copy), 0, len, max_position).ok();
+    }
+    let own = Image(opening.sidecar()?);
+    HashIndex::from_image(Box::new(own), offset, len, max_position).ok()
+}
+
+struct Image(Box<dyn SidecarMemory>);
+
+impl ImageMemory for Image {
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self.0.bytes_mut()
+    }
+}
+
+impl Engine {
+    /// Builds an index again from the journal after its image turned out damaged.
+    /// Readers that miss meanwhile wait.
+    #[cold]
+    pub(crate) fn rebuild(&self, space: &Arc<Space>) -> Result<()> {
+        let batch = self.journal.begin("rebuild an index")?;
+        if space.is_checked() {
+            // Another thread was quicker.
+            return Ok(());
+        }
+        space.begin_rebuild();
+        let id = space.id();
+        let look_back = |position| self.journal.frame(position).map_err(Error::from);
+        let mut kept = Vec::new();
+        let snapshots = self.snapshots.count() > 0;
+        let rebuilt = self.journal.replay(FIRST_POSITION, &mut |replayed| {
+            let frame = replayed.frame;
+            if frame.kind == Kind::Catalog || frame.namespace != id {
+                return Ok(());
+            }
+            let (hash, position) = (self.hash(frame.key), replayed.position);
+            apply(
+                space,
+                &self.hasher,
+                hash,
+                position,
+                frame,
+                &look_back,
+                &mut |position| {
+                    if snapshots {
+                        kept.push((hash, position));
+                    }
+                    snapshots
+                },
+            )
+            .map(drop)
+        });
+        space.set_checked(rebuilt.is_ok());
+        space.end_rebuild();
+        drop(batch);
+        for (hash, position) in kept {
+            let space = Arc::clone(space);
+            self.snapshots.keep(KeptTombstone {
+                space,
+                hash,
+                position,
+            });
+        }
+        rebuilt
+    }
+}

@@ -1,0 +1,198 @@
+//! Writing one key: lock its stripe, look, reserve, copy, publish.
+
+use emdb_index::{Guard, Location};
+use emdb_journal::{Busy, Frame, FrameSpec, Kind, Previous};
+
+use super::{Engine, find_error};
+use crate::builder::VerifyReads;
+use crate::snapshots::KeptTombstone;
+use crate::space::{Delta, Space};
+use crate::{Error, Result};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What a write decided to do after it saw the current value.
+pub(crate) enum Step<'v, T> {
+    /// Store this value.
+    Put(&'v [u8], T),
+    /// Remove the key; nothing happens if it is not there.
+    Remove(T),
+    /// Leave everything as it is.
+    Keep(T),
+}
+
+/// A key's newest version, dead or alive.
+#[derive(Clone, Copy)]
+pub(super) struct Newest<'a> {
+    pub(super) position: u64,
+    pub(super) frame: Frame<'a>,
+}
+
+impl<'a> Newest<'a> {
+    pub(super) fn live(&self) -> Option<&Frame<'a>> {
+        (self.frame.kind == Kind::Put).then_some(&self.frame)
+    }
+}
+
+impl Engine {
+    /// Changes one key atomically. `decide` sees the current value and may run more
+    /// than once; only its last answer counts.
+    #[inline]
+    pub(crate) fn change<'v, T>(
+        &self,
+        space: &Arc<Space>,
+        key: &[u8],
+        call: &'static str,
+        mut decide: impl FnMut(Option<&[u8]>) -> Step<'v, T>,
+    ) -> Result<T> {
+        self.check_open()?;
+        let hash = self.hash(key);
+        loop {
+            let mut guard = self.lock(space, hash)?;
+            // A batch that began before the stripe was locked may need it; one that
+            // begins from here on waits for it.
+            if self.journal.is_batch_open() {
+                drop(guard);
+                self.journal.wait_for_batch(call)?;
+                continue;
+            }
+            if space.is_dropped() {
+                return Err(Error::NamespaceDropped);
+            }
+            let id = space.id();
+            let newest = self.newest(&mut guard, id, key)?;
+            let live = newest.as_ref().and_then(Newest::live);
+            let (kind, value, answer) = match decide(live.map(|frame| frame.value)) {
+                Step::Keep(answer) => return Ok(answer),
+                Step::Remove(answer) if live.is_none() => return Ok(answer),
+                Step::Remove(answer) => (Kind::Tombstone, &b""[..], answer),
+                Step::Put(value, answer) => (Kind::Put, value, answer),
+            };
+            let spec = FrameSpec {
+                namespace: id,
+                previous: newest.as_ref().map(|newest| self.link(newest)),
+                ..FrameSpec::new(kind, key, value)
+            };
+            let delta = delta(&spec, live);
+            if newest.is_none() {
+                self.make_room(&mut guard)?;
+            }
+            let mut kept = None;
+            let appended = self.journal.append_then(&spec, |position| {
+                let Some(location) = Location::new(position) else {
+                    return;
+                };
+                match (kind, newest.is_some()) {
+                    (Kind::Tombstone, _) if self.snapshots.count() == 0 => guard.remove(),
+                    (Kind::Tombstone, _) => {
+                        guard.replace(location, true);
+                        kept = Some(position);
+                    }
+                    (_, true) => guard.replace(location, false),
+                    (_, false) => guard.insert(location, false),
+                }
+                space.apply(&delta);
+                self.add_dead(delta.dead_bytes);
+            })?;
+            drop(guard);
+            match appended {
+                Ok(_) => {}
+                Err(Busy) => {
+                    self.journal.wait_for_batch(call)?;
+                    continue;
+                }
+            }
+            if let Some(position) = kept {
+                self.snapshots.keep(KeptTombstone {
+                    space: Arc::clone(space),
+                    hash,
+                    position,
+                });
+            } else if self.snapshots.has_kept() {
+                self.remove_kept_tombstones()?;
+            }
+            self.checkpoint_when_due();
+            return Ok(answer);
+        }
+    }
+
+    /// Bytes of the journal that nothing points at any more. Only in a writer's turn
+    /// or under the write side.
+    pub(super) fn add_dead(&self, bytes: u64) {
+        if bytes > 0 {
+            let dead = self.dead_bytes.load(Ordering::Relaxed);
+            self.dead_bytes
+                .store(dead.saturating_add(bytes), Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn make_room(&self, guard: &mut Guard<'_>) -> Result<()> {
+        guard
+            .make_room(|location| {
+                let frame = self.journal.frame(location.get())?;
+                self.journal.verify_head(location.get(), &frame)?;
+                Ok(self.hash(frame.key))
+            })
+            .map_err(find_error)
+    }
+
+    /// The newest version of a key, committed or not: for whoever may change it.
+    #[inline]
+    pub(super) fn newest<'a>(
+        &'a self,
+        guard: &mut Guard<'_>,
+        id: u32,
+        key: &[u8],
+    ) -> Result<Option<Newest<'a>>> {
+        let mut newest = None;
+        guard.find(|entry| {
+            let position = entry.location.get();
+            let frame = self.journal.frame(position)?;
+            let verify = match self.verify_reads {
+                VerifyReads::Once => !entry.verified,
+                VerifyReads::Always => true,
+                VerifyReads::Never => false,
+            };
+            if verify {
+                // A write believes the lengths and the link, and may hand out the value.
+                self.journal.verify(position, &frame)?;
+            }
+            let found = frame.key == key && frame.namespace == id;
+            if found {
+                newest = Some(Newest { position, frame });
+            }
+            Ok::<bool, Error>(found)
+        })?;
+        Ok(newest)
+    }
+
+    /// The link to the version that a new frame replaces.
+    pub(super) fn link(&self, newest: &Newest<'_>) -> Previous {
+        let link = newest.frame.previous;
+        let jump_link = link.and_then(|link| {
+            let frame = self.journal.frame(link.jump).ok()?;
+            // A damaged frame gives no shortcut, but it does not stand in the way.
+            self.journal.verify_head(link.jump, &frame).ok()?;
+            frame.previous
+        });
+        Previous::link(newest.position, link, jump_link)
+    }
+}
+
+/// How a frame changes the counts, given the live frame it replaces.
+#[inline]
+pub(super) fn delta(spec: &FrameSpec<'_>, old: Option<&Frame<'_>>) -> Delta {
+    let mut delta = Delta::default();
+    if let Some(old) = old {
+        delta.records -= 1;
+        delta.logical_bytes -= (old.key.len() + old.value.len()) as i64;
+        delta.dead_bytes += old.len() as u64;
+    }
+    if spec.kind == Kind::Put {
+        delta.records += 1;
+        delta.logical_bytes += (spec.key.len() + spec.value.len()) as i64;
+    } else {
+        delta.dead_bytes += spec.encoded_len().unwrap_or(0) as u64;
+    }
+    delta
+}

@@ -1,0 +1,218 @@
+//! Iterators: lazy, owned, and each a snapshot of the moment it was made.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use emdb_index::{Cursor, Entry};
+use emdb_journal::Frame;
+
+use crate::engine::{Engine, Extent};
+use crate::space::Space;
+use crate::{Error, Result};
+
+/// Records looked ahead so that they are on their way into the cache.
+const AHEAD: usize = 8;
+
+/// A walk over a namespace at one point in time.
+struct Walk {
+    engine: Arc<Engine>,
+    space: Arc<Space>,
+    id: Option<u32>,
+    upto: u64,
+    next: Option<Cursor>,
+    entries: Vec<Entry>,
+    at: usize,
+    extent: Extent,
+}
+
+impl Walk {
+    fn new(engine: &Arc<Engine>, space: &Arc<Space>, extent: Extent) -> Result<Self> {
+        engine.check_open()?;
+        if space.is_dropped() {
+            return Err(Error::NamespaceDropped);
+        }
+        let upto = engine.snapshots.open(&engine.journal)?;
+        Ok(Self {
+            engine: Arc::clone(engine),
+            space: Arc::clone(space),
+            id: space.id_at(upto),
+            upto,
+            next: Some(Cursor::default()),
+            entries: Vec::new(),
+            at: 0,
+            extent,
+        })
+    }
+
+    /// Hands the next record to `take`; `None` at the end.
+    fn next<T>(&mut self, take: impl FnOnce(&Frame<'_>) -> T) -> Result<Option<T>> {
+        loop {
+            while let Some(entry) = self.entries.get(self.at) {
+                let entry = *entry;
+                self.at += 1;
+                if let Some(ahead) = self.entries.get(self.at + AHEAD) {
+                    self.engine.journal.prefetch(ahead.location.get());
+                }
+                let Some(id) = self.id else { break };
+                let found = self.engine.entry_at(entry, id, self.upto, self.extent)?;
+                if let Some((_, frame)) = found {
+                    return Ok(Some(take(&frame)));
+                }
+            }
+            let (Some(at), Some(id)) = (self.next, self.id) else {
+                return Ok(None);
+            };
+            self.at = 0;
+            self.next = self
+                .engine
+                .copy_entries(&self.space, id, at, &mut self.entries)?;
+        }
+    }
+}
+
+impl Drop for Walk {
+    fn drop(&mut self) {
+        self.engine.close_snapshot(&self.space, self.upto);
+    }
+}
+
+/// Visits every record in place.
+pub(crate) fn for_each(
+    engine: &Arc<Engine>,
+    space: &Arc<Space>,
+    mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+) -> Result<()> {
+    let mut walk = Walk::new(engine, space, Extent::Whole)?;
+    while let Some(flow) = walk.next(|frame| visit(frame.key, frame.value))? {
+        if flow.is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The records of a namespace, in no particular order.
+///
+/// A snapshot: later writes, removals and clears do not show. Damage met on the way
+/// ends the iteration; [`error`](Self::error) tells it, and
+/// [`Namespace::try_iter`](crate::Namespace::try_iter) gives it as an item.
+///
+/// While it lives, removed records keep their index entries; drop it when done.
+pub struct NamespaceIter {
+    inner: TryIter,
+    error: Option<Error>,
+}
+
+/// The records of the default namespace; see [`NamespaceIter`].
+pub type EmdbIter = NamespaceIter;
+
+/// The keys of a namespace, in no particular order; values above 16 KiB are not read.
+///
+/// Otherwise as [`NamespaceIter`].
+pub struct NamespaceKeyIter {
+    inner: TryKeyIter,
+    error: Option<Error>,
+}
+
+/// The keys of the default namespace; see [`NamespaceKeyIter`].
+pub type EmdbKeyIter = NamespaceKeyIter;
+
+/// As [`NamespaceIter`], but damage is an item, after which the iteration ends.
+pub struct TryIter(Option<Walk>);
+
+/// As [`NamespaceKeyIter`], but damage is an item, after which the iteration ends.
+pub struct TryKeyIter(Option<Walk>);
+
+impl NamespaceIter {
+    pub(crate) fn new(engine: &Arc<Engine>, space: &Arc<Space>) -> Result<Self> {
+        Ok(Self {
+            inner: TryIter::new(engine, space)?,
+            error: None,
+        })
+    }
+
+    /// The damage that ended the iteration, if any.
+    pub fn error(&self) -> Option<&Error> {
+        self.error.as_ref()
+    }
+}
+
+impl NamespaceKeyIter {
+    pub(crate) fn new(engine: &Arc<Engine>, space: &Arc<Space>) -> Result<Self> {
+        Ok(Self {
+            inner: TryKeyIter::new(engine, space)?,
+            error: None,
+        })
+    }
+
+    /// The damage that ended the iteration, if any.
+    pub fn error(&self) -> Option<&Error> {
+        self.error.as_ref()
+    }
+}
+
+impl TryIter {
+    pub(crate) fn new(engine: &Arc<Engine>, space: &Arc<Space>) -> Result<Self> {
+        Ok(Self(Some(Walk::new(engine, space, Extent::Whole)?)))
+    }
+}
+
+impl TryKeyIter {
+    pub(crate) fn new(engine: &Arc<Engine>, space: &Arc<Space>) -> Result<Self> {
+        Ok(Self(Some(Walk::new(engine, space, Extent::Head)?)))
+    }
+}
+
+impl Iterator for NamespaceIter {
+    type Item = (Vec<u8>, Vec<u8>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.inner
+            .next()?
+            .map_err(|error| self.error = Some(error))
+            .ok()
+    }
+}
+
+impl Iterator for NamespaceKeyIter {
+    type Item = Vec<u8>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.inner
+            .next()?
+            .map_err(|error| self.error = Some(error))
+            .ok()
+    }
+}
+
+impl Iterator for TryIter {
+    type Item = Result<(Vec<u8>, Vec<u8>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        advance(&mut self.0, |frame| {
+            (frame.key.to_vec(), frame.value.to_vec())
+        })
+    }
+}
+
+impl Iterator for TryKeyIter {
+    type Item = Result<Vec<u8>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        advance(&mut self.0, |frame| frame.key.to_vec())
+    }
+}
+
+/// The next item; the walk, and its snapshot with it, goes at the end.
+fn advance<T>(walk: &mut Option<Walk>, take: impl FnOnce(&Frame<'_>) -> T) -> Option<Result<T>> {
+    let result = walk.as_mut()?.next(take).transpose();
+    if !matches!(result, Some(Ok(_))) {
+        *walk = None;
+    }
+    result
+}
+
+impl std::iter::FusedIterator for NamespaceIter {}
+impl std::iter::FusedIterator for NamespaceKeyIter {}
+impl std::iter::FusedIterator for TryIter {}
+impl std::iter::FusedIterator for TryKeyIter {}

@@ -1,0 +1,217 @@
+//! A namespace's state: its index, its counts, and what it held before it was cleared.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use emdb_index::{Detached, HashIndex};
+
+/// A namespace.
+///
+/// Counts change only in a writer's turn to publish or under the write side, so
+/// plain loads and stores suffice.
+pub(crate) struct Space {
+    pub(crate) name: String,
+    pub(crate) index: HashIndex,
+    /// The incarnation's id: what its frames carry.
+    id: AtomicU32,
+    /// Odd while the contents are being exchanged; readers that miss look again when
+    /// it has changed.
+    epoch: AtomicU64,
+    dropped: AtomicBool,
+    /// Whether the index is known to be sound: fresh, rebuilt, or an image that was
+    /// checked throughout.
+    checked: AtomicBool,
+    /// Whether rebuilding the index failed, so that nothing it says can be believed.
+    broken: AtomicBool,
+    records: AtomicU64,
+    logical_bytes: AtomicU64,
+    past: Mutex<Past>,
+}
+
+/// The incarnation that is alive, and earlier ones that snapshots may need.
+pub(crate) struct Past {
+    /// Where the incarnation that is alive began.
+    pub(crate) born: u64,
+    pub(crate) ended: Vec<Ended>,
+}
+
+/// An incarnation that was ended by a clear or a drop.
+pub(crate) struct Ended {
+    pub(crate) id: u32,
+    pub(crate) born: u64,
+    /// Position of the frame that ended it.
+    pub(crate) ended: u64,
+    pub(crate) contents: Detached,
+}
+
+/// Changes of the counts, to be applied together.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Delta {
+    pub(crate) records: i64,
+    pub(crate) logical_bytes: i64,
+    pub(crate) dead_bytes: u64,
+}
+
+impl Delta {
+    pub(crate) fn add(&mut self, other: Delta) {
+        self.records += other.records;
+        self.logical_bytes += other.logical_bytes;
+        self.dead_bytes += other.dead_bytes;
+    }
+}
+
+impl Space {
+    pub(crate) fn new(name: String, id: u32, born: u64, index: HashIndex) -> Self {
+        Self {
+            name,
+            index,
+            id: AtomicU32::new(id),
+            epoch: AtomicU64::new(0),
+            dropped: AtomicBool::new(false),
+            checked: AtomicBool::new(true),
+            broken: AtomicBool::new(false),
+            records: AtomicU64::new(0),
+            logical_bytes: AtomicU64::new(0),
+            past: Mutex::new(Past {
+                born,
+                ended: Vec::new(),
+            }),
+        }
+    }
+
+    /// A namespace whose index comes from an image that is checked as it is used.
+    pub(crate) fn from_checkpoint(name: String, id: u32, index: HashIndex) -> Self {
+        let space = Self::new(name, id, 0, index);
+        space.checked.store(false, Ordering::Relaxed);
+        space
+    }
+
+    pub(crate) fn is_checked(&self) -> bool {
+        self.checked.load(Ordering::Acquire)
+    }
+
+    /// Says how checking or rebuilding the index ended.
+    pub(crate) fn set_checked(&self, sound: bool) {
+        self.broken.store(!sound, Ordering::Release);
+        self.checked.store(true, Ordering::Release);
+    }
+
+    #[inline]
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
+    /// The incarnation's id.
+    #[inline]
+    pub(crate) fn id(&self) -> u32 {
+        self.id.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::SeqCst)
+    }
+
+    #[inline]
+    pub(crate) fn is_dropped(&self) -> bool {
+        self.dropped.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_dropped(&self) {
+        self.dropped.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn records(&self) -> u64 {
+        self.records.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn logical_bytes(&self) -> u64 {
+        self.logical_bytes.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_counts(&self, records: u64, logical_bytes: u64) {
+        self.records.store(records, Ordering::Release);
+        self.logical_bytes.store(logical_bytes, Ordering::Release);
+    }
+
+    /// Applies changes; only in a writer's turn or under the write side.
+    #[inline]
+    pub(crate) fn apply(&self, delta: &Delta) {
+        let records = self.records.load(Ordering::Relaxed);
+        self.records.store(
+            records.saturating_add_signed(delta.records),
+            Ordering::Release,
+        );
+        let bytes = self.logical_bytes.load(Ordering::Relaxed);
+        self.logical_bytes.store(
+            bytes.saturating_add_signed(delta.logical_bytes),
+            Ordering::Release,
+        );
+    }
+
+    pub(crate) fn past(&self) -> MutexGuard<'_, Past> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the incarnation at `position` and goes on empty as `id`; under the write
+    /// side. The old contents stay for snapshots.
+    pub(crate) fn end(&self, position: u64, id: u32) {
+        let mut past = self.past();
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.index.wait_for_guards();
+        let contents = self.index.detach();
+        let (old, born) = (self.id(), past.born);
+        past.ended.push(Ended {
+            id: old,
+            born,
+            ended: position,
+            contents,
+        });
+        past.born = position;
+        self.id.store(id, Ordering::Release);
+        self.set_counts(0, 0);
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Empties the index so that it can be built again; under the write side.
+    /// Readers that miss wait until `end_rebuild`.
+    pub(crate) fn begin_rebuild(&self) {
+        let past = self.past();
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.index.wait_for_guards();
+        let contents = self.index.detach();
+        self.index.release(contents);
+        drop(past);
+        self.set_counts(0, 0);
+    }
+
+    pub(crate) fn end_rebuild(&self) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Gives back what no snapshot needs.
+    pub(crate) fn release_past(&self, unneeded: impl Fn(u64) -> bool) {
+        let mut past = self.past();
+        let mut kept = Vec::new();
+        for ended in past.ended.drain(..) {
+            if unneeded(ended.ended) {
+                self.index.release(ended.contents);
+            } else {
+                kept.push(ended);
+            }
+        }
+        past.ended = kept;
+    }
+
+    /// The id of the incarnation that a snapshot at `position` sees.
+    pub(crate) fn id_at(&self, position: u64) -> Option<u32> {
+        let past = self.past();
+        if past.born < position && !self.is_dropped() {
+            return Some(self.id());
+        }
+        past.ended
+            .iter()
+            .find(|ended| ended.born < position && position <= ended.ended)
+            .map(|ended| ended.id)
+    }
+}

@@ -1,0 +1,3 @@
+//! The public API, by what it promises.
+
+mod basics;
