@@ -153,7 +153,7 @@ fn an_image_holds_what_resolve_says() {
     };
     let len = index.write_image(resolve, sink).unwrap() as usize;
     let index = HashIndex::from_image(Box::new(bytes), 0, len, Location::MAX).unwrap();
-    for key in 0..20_000 {
+    for key in 0..20_000_u64 {
         let expected = (key % 3 > 0 && !key.is_multiple_of(5)).then(|| location(key, 0));
         assert_eq!(find(&index, key), expected, "{key}");
     }
