@@ -5,6 +5,8 @@
     reason = "every test binary compiles this module and uses a part of it"
 )]
 
+pub(crate) mod probe;
+
 use std::sync::Arc;
 
 use emdb_journal::{Error, FrameSpec, Journal, Kind, Medium, Options, SimulatedMedium};
