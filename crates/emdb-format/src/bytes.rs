@@ -58,7 +58,7 @@ impl<'a> Reader<'a> {
 
     #[inline]
     pub(crate) fn varint(&mut self) -> Result<u64, FormatError> {
-        let (value, len) = varint(self.rest).ok_or(FormatError::Malformed(self.what))?;
+        let (value, len) = varint(self.rest, self.what)?;
         self.take(len)?;
         Ok(value)
     }

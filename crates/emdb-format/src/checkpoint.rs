@@ -85,7 +85,8 @@ impl CheckpointHead {
     /// Encodes the head.
     ///
     /// # Errors
-    /// [`FormatError::TooLarge`] if there are more namespaces than the head can count.
+    /// [`FormatError::TooLarge`] if there are more namespaces than the head can count,
+    /// or a name is longer than a key.
     pub fn encode(&self) -> Result<Vec<u8>, FormatError> {
         let len = self.encoded_len();
         let too_large = |what| FormatError::TooLarge {
@@ -105,6 +106,13 @@ impl CheckpointHead {
         out.u64(self.dead_bytes)?;
         out.u32(u32::try_from(self.spaces.len()).map_err(|_| too_large("namespace count"))?)?;
         for space in &self.spaces {
+            if space.name.len() > KEY_LEN_MAX {
+                return Err(FormatError::TooLarge {
+                    what: "namespace name",
+                    len: space.name.len() as u64,
+                    max: KEY_LEN_MAX as u64,
+                });
+            }
             out.varint(space.name.len() as u64)?;
             out.put(space.name.as_bytes())?;
             out.varint(u64::from(space.id))?;
@@ -237,6 +245,20 @@ mod tests {
         assert_eq!(bytes.len(), sample().encoded_len());
         bytes.extend([0xff; 100]);
         assert_eq!(CheckpointHead::decode(&bytes), Ok(sample()));
+    }
+
+    #[test]
+    fn name_that_decoding_would_refuse_is_not_encoded() {
+        let mut head = sample();
+        head.spaces[1].name = "n".repeat(KEY_LEN_MAX);
+        let bytes = head.encode().unwrap();
+        assert_eq!(CheckpointHead::decode(&bytes), Ok(head.clone()));
+        head.spaces[1].name.push('n');
+        let refused = head.encode();
+        assert!(
+            matches!(refused, Err(FormatError::TooLarge { len, .. }) if len == 65_537),
+            "{refused:?}"
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! | 4 | CRC32C of the value, started from the stamp | value length > 16 KiB |
 //! | 1 to 5 | namespace id, varint | flag |
 //! | 1 to 10 | expiry in Unix milliseconds, varint | flag |
-//! | 3 to 17 | previous version: position (varint), rank (1), distance from there to the jump target (varint, rank above 1) | flag |
+//! | 2 to 15 | previous version: position (varint), rank (1), distance from there to the jump target (varint, rank above 1) | flag |
 //! | | key, then value | always |
 //!
 //! Flags, from the lowest bit: kind (3 bits), batch, namespace, expiry,
@@ -381,9 +381,9 @@ impl<'a> Frame<'a> {
             return Err(FormatError::Empty);
         }
         let kind = Kind::from_flags(flags)?;
-        let (key_len, used) = varint(tail).ok_or(FormatError::Malformed("frame lengths"))?;
+        let (key_len, used) = varint(tail, "frame lengths")?;
         tail = tail.get(used..).ok_or(FormatError::Truncated("frame"))?;
-        let (value_len, used) = varint(tail).ok_or(FormatError::Malformed("frame lengths"))?;
+        let (value_len, used) = varint(tail, "frame lengths")?;
         tail = tail.get(used..).ok_or(FormatError::Truncated("frame"))?;
         if key_len > KEY_LEN_MAX as u64 || value_len > VALUE_LEN_MAX as u64 {
             return Err(FormatError::Malformed("frame lengths"));

@@ -2,6 +2,8 @@
 //!
 //! Only the shortest form is accepted, so a value has one encoding.
 
+use crate::error::FormatError;
+
 /// Longest encoding of a `u64`.
 pub(crate) const VARINT_MAX: usize = 10;
 
@@ -14,36 +16,47 @@ pub(crate) const fn varint_len(value: u64) -> usize {
 }
 
 /// Decodes one varint at the front of `bytes`; returns it and its length.
+///
+/// `what` names the structure in errors: [`FormatError::Truncated`] if the bytes end
+/// inside the varint, [`FormatError::Malformed`] if no byte behind them could make it one.
 #[inline]
-pub(crate) fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
+pub(crate) fn varint(bytes: &[u8], what: &'static str) -> Result<(u64, usize), FormatError> {
     match bytes {
-        [a, ..] if *a < 0x80 => Some((u64::from(*a), 1)),
+        [a, ..] if *a < 0x80 => Ok((u64::from(*a), 1)),
         [a, b, ..] if *b < 0x80 => {
             if *b == 0 {
-                return None;
+                return Err(FormatError::Malformed(what));
             }
-            Some((u64::from(*a & 0x7f) | u64::from(*b) << 7, 2))
+            Ok((u64::from(*a & 0x7f) | u64::from(*b) << 7, 2))
         }
-        _ => varint_long(bytes),
+        _ => varint_long(bytes, what),
     }
 }
 
-fn varint_long(bytes: &[u8]) -> Option<(u64, usize)> {
+fn varint_long(bytes: &[u8], what: &'static str) -> Result<(u64, usize), FormatError> {
     let mut value = 0_u64;
     for (at, byte) in bytes.iter().take(VARINT_MAX).enumerate() {
         let part = u64::from(byte & 0x7f);
-        let shift = u32::try_from(at).ok()? * 7;
-        let shifted = part.checked_shl(shift)?;
+        let shift = at as u32 * 7;
+        let shifted = part << shift;
         if shifted >> shift != part {
-            return None;
+            return Err(FormatError::Malformed(what));
         }
         value |= shifted;
         if *byte < 0x80 {
             // A zero last byte would be a longer form of a shorter number.
-            return (*byte != 0 || at == 0).then_some((value, at + 1));
+            return if *byte != 0 || at == 0 {
+                Ok((value, at + 1))
+            } else {
+                Err(FormatError::Malformed(what))
+            };
         }
     }
-    None
+    if bytes.len() < VARINT_MAX {
+        Err(FormatError::Truncated(what))
+    } else {
+        Err(FormatError::Malformed(what))
+    }
 }
 
 #[cfg(test)]
@@ -71,11 +84,20 @@ mod tests {
 
     #[test]
     fn a_longer_form_of_a_number_is_refused() {
-        assert_eq!(varint(&[0x80, 0]), None);
-        assert_eq!(varint(&[0x81, 0x80, 0]), None);
-        assert_eq!(varint(&[0xff; 11]), None);
-        assert_eq!(varint(&[]), None);
-        assert_eq!(varint(&[0x80]), None);
+        let malformed = Err(FormatError::Malformed("test"));
+        assert_eq!(varint(&[0x80, 0], "test"), malformed);
+        assert_eq!(varint(&[0x81, 0x80, 0], "test"), malformed);
+        assert_eq!(varint(&[0xff; 10], "test"), malformed);
+        assert_eq!(varint(&[0xff; 11], "test"), malformed);
+    }
+
+    #[test]
+    fn bytes_that_end_inside_a_varint_are_truncated_and_not_malformed() {
+        let longest = encode(u64::MAX);
+        for len in 0..longest.len() {
+            let truncated = Err(FormatError::Truncated("test"));
+            assert_eq!(varint(&longest[..len], "test"), truncated, "length {len}");
+        }
     }
 
     proptest! {
@@ -86,12 +108,12 @@ mod tests {
             let len = bytes.len();
             prop_assert_eq!(len, varint_len(value));
             bytes.extend(tail);
-            prop_assert_eq!(varint(&bytes), Some((value, len)));
+            prop_assert_eq!(varint(&bytes, "test"), Ok((value, len)));
         }
 
         #[test]
         fn what_decodes_encodes_to_the_same_bytes(bytes: Vec<u8>) {
-            if let Some((value, len)) = varint(&bytes) {
+            if let Ok((value, len)) = varint(&bytes, "test") {
                 prop_assert_eq!(encode(value), &bytes[..len]);
             }
         }

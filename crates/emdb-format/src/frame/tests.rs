@@ -131,3 +131,29 @@ fn a_walk_back_over_n_versions_is_logarithmic() {
         assert!(steps <= 60, "{steps} steps to version {target}");
     }
 }
+
+#[test]
+fn every_cut_of_a_frame_is_truncated_and_not_malformed() {
+    // A key length of two bytes, a value length of three, and every optional field.
+    let (key, value) = (vec![1; 200], vec![2; 20_000]);
+    let spec = FrameSpec {
+        namespace: 300,
+        expires_at_ms: Some(1 << 40),
+        previous: Some(Previous {
+            position: 1 << 30,
+            rank: 2,
+            jump: 1 << 20,
+        }),
+        ..FrameSpec::new(Kind::Put, &key, &value)
+    };
+    let mut bytes = vec![0; spec.encoded_len().unwrap()];
+    spec.encode_into(&mut bytes, Stamp::new(&[7; 16], 1), 16_384)
+        .unwrap();
+    for len in 0..bytes.len() {
+        let parsed = Frame::parse(&bytes[..len]);
+        assert!(
+            matches!(parsed, Err(FormatError::Truncated(_))),
+            "length {len}: {parsed:?}"
+        );
+    }
+}
