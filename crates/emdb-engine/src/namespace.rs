@@ -82,7 +82,7 @@ impl Namespace {
     #[inline]
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
         let found = self.engine.get(&self.space, key.as_ref(), Extent::Whole)?;
-        Ok(found.map(|frame| frame.value.to_vec()))
+        Ok(found.map(<[u8]>::to_vec))
     }
 
     /// The key's value without a copy; it stays valid for as long as it is held.
@@ -92,7 +92,7 @@ impl Namespace {
     #[inline]
     pub fn get_zerocopy(&self, key: impl AsRef<[u8]>) -> Result<Option<ValueRef>> {
         match self.engine.get(&self.space, key.as_ref(), Extent::Whole)? {
-            Some(frame) => Ok(Some(ValueRef::new(self.engine.journal.pin(frame.value)?))),
+            Some(value) => Ok(Some(ValueRef::new(self.engine.journal.pin(value)?))),
             None => Ok(None),
         }
     }
@@ -118,7 +118,7 @@ impl Namespace {
         read: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>> {
         let found = self.engine.get(&self.space, key.as_ref(), Extent::Whole)?;
-        Ok(found.map(|frame| read(frame.value)))
+        Ok(found.map(read))
     }
 
     /// Copies of the values of many keys, in their order, at one point in time. Faster

@@ -25,19 +25,19 @@ pub(crate) enum Extent {
 }
 
 impl Engine {
-    /// The newest committed version of a key, if it is live.
+    /// The value of a key's newest committed version, if that is live.
     #[inline]
     pub(crate) fn get<'a>(
         &'a self,
         space: &Arc<Space>,
         key: &[u8],
         extent: Extent,
-    ) -> Result<Option<Frame<'a>>> {
+    ) -> Result<Option<&'a [u8]>> {
         self.check_open()?;
         self.find(space, self.hash(key), key, extent, u64::MAX)
     }
 
-    /// The newest version of a key below `upto` that is committed, if it is live.
+    /// The value of a key's newest committed version below `upto`, if that is live.
     #[inline]
     pub(crate) fn find<'a>(
         &'a self,
@@ -46,7 +46,7 @@ impl Engine {
         key: &[u8],
         extent: Extent,
         upto: u64,
-    ) -> Result<Option<Frame<'a>>> {
+    ) -> Result<Option<&'a [u8]>> {
         loop {
             let epoch = space.epoch();
             if space.is_dropped() {
@@ -58,7 +58,7 @@ impl Engine {
                 .find(hash, |entry| self.check(entry, id, key, extent, upto));
             match found {
                 Ok(Some(version)) => return Ok(version),
-                Ok(None) if epoch % 2 == 0 && space.epoch() == epoch => {
+                Ok(None) if epoch.is_multiple_of(2) && space.epoch() == epoch => {
                     return if space.is_broken() {
                         Err(broken())
                     } else {
@@ -83,7 +83,7 @@ impl Engine {
         key: &[u8],
         extent: Extent,
         upto: u64,
-    ) -> Result<Verdict<Option<Frame<'a>>>> {
+    ) -> Result<Verdict<Option<&'a [u8]>>> {
         let position = entry.location.get();
         let frame = self.journal.frame(position)?;
         let verify = match self.verify_reads {
@@ -106,10 +106,13 @@ impl Engine {
                 self.journal.verify_head(position, &frame)?;
             }
         }
-        let version = if position >= upto.min(self.journal.hidden_from()) {
-            self.version_below(&frame, upto.min(self.journal.hidden_from()))?
+        let upto = upto.min(self.journal.hidden_from());
+        let version = if position >= upto {
+            self.version_below(&frame, upto)?
+        } else if frame.kind == Kind::Put {
+            Some(frame.value)
         } else {
-            live(frame)
+            None
         };
         Ok(
             if verify && whole && self.verify_reads == VerifyReads::Once {
@@ -122,7 +125,7 @@ impl Engine {
 
     /// Follows a key's versions back to the newest below `upto`; O(log n) steps.
     #[cold]
-    fn version_below<'a>(&'a self, frame: &Frame<'a>, upto: u64) -> Result<Option<Frame<'a>>> {
+    fn version_below<'a>(&'a self, frame: &Frame<'a>, upto: u64) -> Result<Option<&'a [u8]>> {
         let mut frame = *frame;
         while let Some(link) = frame.previous {
             let next = if link.jump >= upto {
@@ -134,7 +137,7 @@ impl Engine {
             // Every step is verified: the next one depends on its bytes.
             self.journal.verify(next, &frame)?;
             if next < upto {
-                return Ok(live(frame));
+                return Ok(live(frame).map(|frame| frame.value));
             }
         }
         Ok(None)
@@ -220,7 +223,7 @@ impl Engine {
             }
             for (hash, key) in hashes.iter().zip(group) {
                 let found = self.find(space, *hash, key.as_ref(), Extent::Whole, upto)?;
-                visit(at, found.map(|frame| frame.value));
+                visit(at, found);
                 at += 1;
             }
         }

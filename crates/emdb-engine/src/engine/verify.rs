@@ -78,7 +78,7 @@ impl Engine {
                     let hash = self.hash(frame.key);
                     let through = self.find(&space, hash, frame.key, Extent::Head, upto)?;
                     let same = through.is_some_and(|through| {
-                        std::ptr::eq(through.value.as_ptr(), frame.value.as_ptr())
+                        std::ptr::eq(through.as_ptr(), frame.value.as_ptr())
                     });
                     if !same || location.get() != position {
                         return Err(Error::corrupted(position, "not found through its index"));

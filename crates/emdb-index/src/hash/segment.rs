@@ -134,10 +134,8 @@ impl Segment {
             let pattern = pattern.displaced(displacement);
             let words = bucket.load();
             let mut fits = 0_u32;
-            let mut ends = false;
             for (at, word) in words.iter().enumerate() {
                 fits |= u32::from(word.may_match(pattern)) << at;
-                ends |= *word == Word::EMPTY;
             }
             while fits != 0 {
                 let at = fits.trailing_zeros() as usize % SLOTS;
@@ -148,7 +146,7 @@ impl Segment {
                     return Some(result);
                 }
             }
-            if ends {
+            if words.contains(&Word::EMPTY) {
                 break;
             }
         }
