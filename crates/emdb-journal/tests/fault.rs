@@ -316,28 +316,39 @@ fn read_only_journal_writes_nothing() {
     assert!(matches!(missing, Err(Error::ReadOnly)));
 }
 
-/// A journal whose `number`-th write of an append blocks until told how to end.
+/// A journal of which one write blocks until told how to end, and every sync fails.
 struct Stuck {
     journal: Arc<Journal>,
     /// Tells of every write that begins.
     begun: mpsc::Receiver<()>,
     /// Ends the blocked write; `true` makes it panic.
     end: mpsc::Sender<bool>,
+    /// Tells when somebody else may own the medium.
+    released: mpsc::Receiver<()>,
     events: Arc<Mutex<Vec<&'static str>>>,
 }
 
-fn stuck() -> Stuck {
+/// The write that blocks is the one behind `free` others.
+fn stuck(free: u64) -> Stuck {
     let (began, begun) = mpsc::channel();
     let (end, ended) = mpsc::channel::<bool>();
+    let (release, released) = mpsc::channel();
     let ended = Mutex::new(ended);
     let events = Arc::new(Mutex::new(Vec::new()));
-    let (seen, first) = (Arc::clone(&events), AtomicBool::new(true));
+    let (seen, writes) = (Arc::clone(&events), AtomicU64::new(0));
     let probe = Probe::new(MemoryMedium::new(), move |call| {
         seen.lock().unwrap().push(call);
-        if call != "write" {
-            return Ok(());
+        match call {
+            "write" => {}
+            "sync" => return Err(broken()),
+            "release" => {
+                // A test that has ended already does not listen.
+                let _ = release.send(());
+                return Ok(());
+            }
+            _ => return Ok(()),
         }
-        let blocks = first.swap(false, Ordering::SeqCst);
+        let blocks = writes.fetch_add(1, Ordering::SeqCst) == free;
         began.send(()).unwrap();
         if blocks {
             let panics = ended.lock().unwrap().recv_timeout(HANG).unwrap();
@@ -352,6 +363,7 @@ fn stuck() -> Stuck {
         journal: Arc::new(journal),
         begun,
         end,
+        released,
         events,
     }
 }
@@ -362,7 +374,7 @@ fn check_writer_behind_a_hole(panics: bool) {
         begun,
         end,
         ..
-    } = stuck();
+    } = stuck(0);
     let spawn = |key: &'static [u8]| {
         let journal = Arc::clone(&journal);
         std::thread::spawn(move || journal.append(&put(key, b"value")))
@@ -394,14 +406,20 @@ fn writer_behind_a_panicking_one_returns_poisoned() {
 
 #[test]
 fn closing_a_poisoned_journal_neither_strands_nor_outruns_its_writers() {
-    // A writer that waits for its turn must end when the journal is closed, and one
-    // that still writes must end before somebody else may own the file.
+    // A writer that still stores when somebody else owns the file already would store
+    // into the other's records.
     let Stuck {
         journal,
         begun,
         end,
+        released,
         events,
-    } = stuck();
+    } = stuck(2);
+    // A marker and a frame.
+    journal.append(&put(b"whole", b"value")).unwrap();
+    for _ in 0..2 {
+        begun.recv_timeout(HANG).unwrap();
+    }
     let spawn = |key: &'static [u8]| {
         let journal = Arc::clone(&journal);
         std::thread::spawn(move || journal.append(&put(key, b"value")))
@@ -410,18 +428,22 @@ fn closing_a_poisoned_journal_neither_strands_nor_outruns_its_writers() {
     begun.recv_timeout(HANG).unwrap();
     let second = spawn(b"second");
     begun.recv_timeout(HANG).unwrap();
+    assert!(matches!(journal.sync(), Err(Error::Io { .. })));
+    assert!(matches!(second.join().unwrap(), Err(Error::Poisoned)));
     let closer = {
         let journal = Arc::clone(&journal);
         std::thread::spawn(move || journal.close())
     };
+    // Gives a close that does not wait the time to go wrong.
+    let early = released.recv_timeout(Duration::from_millis(200));
     end.send(false).unwrap();
+    assert_eq!(early, Err(mpsc::RecvTimeoutError::Timeout));
     assert!(matches!(first.join().unwrap(), Err(Error::Io { .. })));
-    assert!(second.join().unwrap().is_err());
     assert!(matches!(closer.join().unwrap(), Err(Error::Poisoned)));
+    released.recv_timeout(HANG).unwrap();
     let events = events.lock().unwrap();
-    let at = |event| events.iter().position(|seen| *seen == event).unwrap();
-    assert!(at("write failed") < at("release"), "{events:?}");
     assert!(!events.contains(&"truncate"), "{events:?}");
+    assert_eq!(keys(&replay(&journal).unwrap()), ["whole"]);
 }
 
 #[test]
