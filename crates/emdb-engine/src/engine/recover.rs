@@ -19,16 +19,24 @@ use crate::{Error, Result};
 pub(crate) fn open(mut opening: Opening, options: EngineOptions) -> Result<Arc<Engine>> {
     let hasher = hasher(&opening.header().hash_seed);
     let checkpoint = Recovery::from_checkpoint(&opening, hasher);
-    let (recovery, from) = match checkpoint {
-        Some((mut recovery, from)) => match recovery.replay(&mut opening, from) {
-            Ok(()) => (recovery, from),
-            // An image that does not fit its journal is only a cache gone stale;
-            // damage of the journal itself shows again below.
-            Err(_) => (Recovery::from_start(&mut opening, hasher)?, FIRST_POSITION),
-        },
+    // An image that does not fit its journal is only a cache gone stale; damage of the
+    // journal itself shows again below.
+    let restored = checkpoint.and_then(|(mut recovery, from)| {
+        let replayed = recovery.replay(&mut opening, from);
+        replayed.is_ok().then_some((recovery, from))
+    });
+    let stale = restored.is_none() && has_sidecar(&opening);
+    let (recovery, from) = match restored {
+        Some(restored) => restored,
         None => (Recovery::from_start(&mut opening, hasher)?, FIRST_POSITION),
     };
     let journal = opening.finish()?;
+    if stale && !journal.is_read_only() {
+        // Its place in the journal may be overtaken by other frames than those it was
+        // made from, and then it would seem to fit: an older copy of the journal put
+        // back beside a newer image does that.
+        journal.write_sidecar(&mut |_| Ok(()))?;
+    }
     let spaces = DashMap::new();
     let mut root = None;
     for (name, space) in recovery.by_name {
@@ -51,6 +59,12 @@ pub(crate) fn open(mut opening: Opening, options: EngineOptions) -> Result<Arc<E
     });
     engine.start_checkpoints();
     Ok(engine)
+}
+
+fn has_sidecar(opening: &Opening) -> bool {
+    opening
+        .sidecar()
+        .is_some_and(|mut memory| !memory.bytes_mut().is_empty())
 }
 
 fn hasher(seed: &[u8; 16]) -> SipHasher13 {
