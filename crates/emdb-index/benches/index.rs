@@ -1,5 +1,4 @@
 //! What a lookup and a change cost, over a million records in random order.
-#![allow(missing_docs, reason = "the macros of the harness")]
 
 use std::{convert::Infallible, hint::black_box};
 

@@ -1,7 +1,7 @@
 //! Growth and shrinking on one thread: nothing is lost, and memory stays in
 //! bounds.
 #![cfg(not(loom))]
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

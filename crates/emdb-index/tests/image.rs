@@ -1,6 +1,6 @@
 //! Images: what is written comes back, and what is damaged is noticed.
 #![cfg(not(loom))]
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

@@ -4,7 +4,7 @@
 //! A record is an atomic written with Relaxed, so a reader sees it only if the
 //! index orders it.
 #![cfg(loom)]
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{convert::Infallible, sync::atomic::AtomicUsize};
 

@@ -1,6 +1,6 @@
 //! Random operations, compared with a `HashMap`.
 #![cfg(not(loom))]
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! Readers and writers at the same time.
 #![cfg(not(loom))]
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

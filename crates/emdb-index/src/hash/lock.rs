@@ -76,4 +76,4 @@ impl Parking {
 #[cfg(not(loom))]
 const SPINS: u32 = 100;
 #[cfg(loom)]
-const SPINS: u32 = 0;
+const SPINS: u32 = 1;
