@@ -7,6 +7,7 @@ mod common;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
+use common::probe::Probe;
 use common::{Random, Record, disk, keys, open, put, records_of, replay, simulated};
 use emdb_journal::{Error, Journal, SimulatedMedium};
 use proptest::prelude::*;
@@ -50,6 +51,14 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+fn open_disk(
+    medium: &Arc<SimulatedMedium>,
+    written: bool,
+) -> Result<(Journal, Vec<Record>), Error> {
+    let probe = Probe::new(Arc::clone(medium), |_| Ok(()));
+    open(if written { probe.written() } else { probe })
+}
+
 /// A journal and what it must hold.
 struct World {
     medium: Arc<SimulatedMedium>,
@@ -59,17 +68,21 @@ struct World {
     /// Units that survive power loss.
     synced: usize,
     counter: u64,
+    /// Appends are written instead of stored into the map.
+    written: bool,
 }
 
 impl World {
-    fn new() -> Self {
-        let (medium, journal) = simulated();
+    fn new(written: bool) -> Self {
+        let medium = Arc::new(SimulatedMedium::new());
+        let (journal, _) = open_disk(&medium, written).unwrap();
         Self {
             medium,
             journal,
             units: Vec::new(),
             synced: 0,
             counter: 0,
+            written,
         }
     }
 
@@ -132,7 +145,7 @@ impl World {
     /// Goes on with what a power failure left.
     fn reopen_durable(&mut self, bytes: &[u8]) {
         let medium = disk(bytes);
-        let (journal, records) = open(Arc::clone(&medium)).unwrap();
+        let (journal, records) = open_disk(&medium, self.written).unwrap();
         let count = self.prefix(&records);
         assert_eq!(replay(&journal).unwrap(), records);
         self.units.truncate(count);
@@ -156,7 +169,7 @@ impl World {
         for call in 0.. {
             let medium = disk(&bytes);
             medium.fail_call(call, ErrorKind::Other);
-            let opened = open(Arc::clone(&medium));
+            let opened = open_disk(&medium, self.written);
             if medium.calls() <= call {
                 self.prefix(&opened.unwrap().1);
                 return bytes;
@@ -200,7 +213,7 @@ impl World {
             }
             Step::Kill => {
                 let medium = Arc::new(self.medium.after_kill());
-                let (journal, records) = open(Arc::clone(&medium)).unwrap();
+                let (journal, records) = open_disk(&medium, self.written).unwrap();
                 assert_eq!(self.prefix(&records), self.units.len());
                 (self.medium, self.journal) = (medium, journal);
             }
@@ -219,8 +232,9 @@ proptest! {
     fn what_reopens_is_a_prefix_with_everything_synced(
         steps in proptest::collection::vec(step(), 1..40),
         seed: u64,
+        written: bool,
     ) {
-        let mut world = World::new();
+        let mut world = World::new(written);
         for step in &steps {
             world.step(step);
         }
