@@ -10,6 +10,10 @@ const FREE: u32 = 0;
 const HELD: u32 = 1;
 const WANTED: u32 = 2;
 
+/// How often a waiter looks before it goes to sleep.
+#[cfg(not(loom))]
+const SPINS: u32 = 100;
+
 /// Who may change the entries of a segment.
 #[derive(Debug, Default)]
 pub(super) struct SegmentLock(AtomicU32);
@@ -47,6 +51,8 @@ impl SegmentLock {
 
     #[cold]
     fn lock_contended(&self, parking: &Parking) {
+        // A model would try every number of turns, and learn nothing.
+        #[cfg(not(loom))]
         for _ in 0..SPINS {
             std::hint::spin_loop();
             if self.0.load(Ordering::Relaxed) == FREE && self.try_lock() {
@@ -72,8 +78,3 @@ impl Parking {
         self.released.notify_all();
     }
 }
-
-#[cfg(not(loom))]
-const SPINS: u32 = 100;
-#[cfg(loom)]
-const SPINS: u32 = 1;
