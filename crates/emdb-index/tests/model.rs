@@ -51,7 +51,7 @@ fn reopen(index: &HashIndex, in_place: bool) -> HashIndex {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
     fn the_index_does_what_a_map_does(steps in steps()) {
