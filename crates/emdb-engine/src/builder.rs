@@ -178,6 +178,7 @@ impl EmdbBuilder {
             EngineOptions {
                 verify_reads: self.verify_reads,
                 checkpoint_bytes: self.checkpoint_bytes,
+                read_only: self.read_only,
             },
         )?;
         Ok(Emdb::new(engine))

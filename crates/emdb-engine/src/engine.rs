@@ -62,6 +62,7 @@ pub(crate) struct Catalog {
 pub(crate) struct EngineOptions {
     pub(crate) verify_reads: VerifyReads,
     pub(crate) checkpoint_bytes: Option<u64>,
+    pub(crate) read_only: bool,
 }
 
 impl Engine {
@@ -212,6 +213,11 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
+        if self.journal.is_forked() {
+            // The helper thread, its locks and the file belong to the parent.
+            self.checkpoints.forget();
+            return;
+        }
         self.checkpoints.stop();
         if self.check_open().is_ok() {
             // `close` tells errors; dropping the last handle is silent.

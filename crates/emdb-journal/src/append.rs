@@ -14,7 +14,6 @@ use crate::error::Error;
 use crate::journal::Core;
 use crate::lsn::Lsn;
 use crate::medium::Store;
-use crate::options::SyncPolicy;
 
 /// Set in the reservation word while a batch holds the write side.
 pub(crate) const BATCH: u64 = 1 << 63;
@@ -121,9 +120,6 @@ impl Core {
         };
         publish(position);
         drop(turn);
-        if self.options.sync_policy == SyncPolicy::EachAppend {
-            self.sync_to(end)?;
-        }
         Ok(Ok(Lsn::new(self.base_lsn + position)))
     }
 

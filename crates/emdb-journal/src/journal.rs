@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::extent::{Extents, PinnedBytes};
 use crate::lsn::Lsn;
 use crate::medium::{Medium, Store};
-use crate::options::Options;
+use crate::options::{Options, SyncPolicy};
 use crate::recovery::{Opening, Replayed, Scan};
 use crate::sys;
 
@@ -146,7 +146,10 @@ impl Journal {
     pub fn append(&self, spec: &FrameSpec<'_>) -> Result<Lsn, Error> {
         loop {
             match self.append_then(spec, |_| {})? {
-                Ok(lsn) => return Ok(lsn),
+                Ok(lsn) => {
+                    self.sync_appended(lsn)?;
+                    return Ok(lsn);
+                }
                 Err(Busy) => self.wait_for_batch("append")?,
             }
         }
@@ -157,7 +160,8 @@ impl Journal {
     /// and none behind it is. It must be short and take no locks.
     ///
     /// Returns `Err(Busy)` inside `Ok`, without having done anything, while a batch
-    /// holds the write side.
+    /// holds the write side. Never syncs: let go of your locks, then call
+    /// [`sync_appended`](Self::sync_appended).
     ///
     /// # Errors
     /// As [`append`](Self::append).
@@ -169,6 +173,20 @@ impl Journal {
     ) -> Result<Result<Lsn, Busy>, Error> {
         self.core.check_not_forked()?;
         self.core.append(spec, publish)
+    }
+
+    /// Syncs the frame at `lsn` if the policy is that every append is synced.
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync).
+    #[inline]
+    pub fn sync_appended(&self, lsn: Lsn) -> Result<(), Error> {
+        if self.core.options.sync_policy == SyncPolicy::EachAppend {
+            // Everything published covers the frame, and whoever else waits.
+            let position = lsn.get() - self.core.base_lsn;
+            return self.core.sync_to(position + 1);
+        }
+        Ok(())
     }
 
     /// Whether a batch holds the write side.
@@ -404,6 +422,11 @@ impl Journal {
             torn_bytes_cut: self.core.torn_bytes_cut,
             used_bytes_max: POSITION_MAX,
         })
+    }
+
+    /// Whether this process is a fork of the one that opened the journal.
+    pub fn is_forked(&self) -> bool {
+        self.core.check_not_forked().is_err()
     }
 
     /// Whether the journal was opened for reading only.

@@ -7,7 +7,7 @@ use emdb_index::Location;
 use emdb_journal::{Batch, FrameSpec, Kind};
 
 use super::Engine;
-use super::write::{Newest, delta};
+use super::write::{Newest, Step, delta};
 use crate::space::{Delta, Space};
 use crate::{Error, Result};
 
@@ -26,6 +26,13 @@ impl Engine {
         let mut records = records.into_iter();
         let mut chunk = Vec::new();
         let mut more = fill(&mut chunk, &mut records)?;
+        if let [(key, value)] = &chunk[..]
+            && !more
+        {
+            // One record needs no batch around it.
+            let value = value.as_ref();
+            return self.change(space, key.as_ref(), CALL, |_| Step::Put(value, ()));
+        }
         if chunk.is_empty() {
             return Ok(());
         }

@@ -96,6 +96,13 @@ impl Checkpoints {
         self.helper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Lets go of the helper thread without touching it: in a fork it does not exist.
+    pub(super) fn forget(&mut self) {
+        if let Ok(helper) = self.helper.get_mut() {
+            std::mem::forget(helper.take());
+        }
+    }
+
     /// Ends the helper thread.
     pub(super) fn stop(&self) {
         let thread = self.helper().take();

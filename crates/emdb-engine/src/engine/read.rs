@@ -195,10 +195,8 @@ impl Engine {
         mut visit: impl FnMut(usize, Option<&[u8]>),
     ) -> Result<()> {
         self.check_open()?;
-        let upto = self.snapshots.open(&self.journal)?;
-        let result = self.visit_many(space, keys, upto, &mut visit);
-        self.close_snapshot(space, upto);
-        result
+        let snapshot = OpenSnapshot::new(self, space)?;
+        self.visit_many(space, keys, snapshot.position(), &mut visit)
     }
 
     fn visit_many<K: AsRef<[u8]>>(
@@ -228,6 +226,34 @@ impl Engine {
             }
         }
         Ok(())
+    }
+}
+
+/// A snapshot that is open for as long as this lives.
+struct OpenSnapshot<'a> {
+    engine: &'a Engine,
+    space: &'a Space,
+    position: u64,
+}
+
+impl<'a> OpenSnapshot<'a> {
+    fn new(engine: &'a Engine, space: &'a Space) -> Result<Self> {
+        let position = engine.snapshots.open(&engine.journal)?;
+        Ok(Self {
+            engine,
+            space,
+            position,
+        })
+    }
+
+    fn position(&self) -> u64 {
+        self.position
+    }
+}
+
+impl Drop for OpenSnapshot<'_> {
+    fn drop(&mut self) {
+        self.engine.close_snapshot(self.space, self.position);
     }
 }
 

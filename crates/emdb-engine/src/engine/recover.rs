@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 
 use dashmap::DashMap;
 use emdb_format::{CatalogChange, CheckpointHead, CheckpointSpace, FIRST_POSITION};
-use emdb_index::{HashIndex, ImageMemory, Location};
+use emdb_index::{Cursor, HashIndex, ImageMemory, Location};
 use emdb_journal::{Frame, Kind, Opening, SidecarMemory};
 use siphasher::sip::SipHasher13;
 
@@ -18,7 +18,9 @@ use crate::{Error, Result};
 /// Builds the database that a journal holds.
 pub(crate) fn open(mut opening: Opening, options: EngineOptions) -> Result<Arc<Engine>> {
     let hasher = hasher(&opening.header().hash_seed);
-    let checkpoint = Recovery::from_checkpoint(&opening, hasher);
+    let checkpoint = Recovery::from_checkpoint(&opening, hasher)
+        // An index cannot be rebuilt later without the write side.
+        .filter(|(recovery, _)| !options.read_only || recovery.is_sound());
     // An image that does not fit its journal is only a cache gone stale; damage of the
     // journal itself shows again below.
     let restored = checkpoint.and_then(|(mut recovery, from)| {
@@ -143,6 +145,21 @@ impl Recovery {
             recovery.insert(restored);
         }
         Some((recovery, head.replay_from))
+    }
+
+    /// Reads every image throughout.
+    fn is_sound(&self) -> bool {
+        let mut entries = Vec::new();
+        self.by_name.values().all(|space| {
+            let mut next = Some(Cursor::default());
+            while let Some(at) = next {
+                match space.index.copy_segment(at, &mut entries) {
+                    Ok(further) => next = further,
+                    Err(_) => return false,
+                }
+            }
+            true
+        })
     }
 
     fn replay(&mut self, opening: &mut Opening, from: u64) -> Result<()> {
@@ -306,7 +323,14 @@ impl Engine {
     /// Readers that miss meanwhile wait.
     #[cold]
     pub(crate) fn rebuild(&self, space: &Arc<Space>) -> Result<()> {
-        let batch = self.journal.begin("rebuild an index")?;
+        use emdb_journal::Error as Journal;
+        let write_side = match self.journal.begin("rebuild an index") {
+            Ok(batch) => Some(batch),
+            // Nobody writes any more, so other rebuilders are all there is to keep out.
+            Err(Journal::ReadOnly | Journal::Poisoned | Journal::Closed) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let alone = write_side.is_none().then(|| self.catalog.next_id());
         if space.is_checked() {
             // Another thread was quicker.
             return Ok(());
@@ -340,7 +364,7 @@ impl Engine {
         });
         space.set_checked(rebuilt.is_ok());
         space.end_rebuild();
-        drop(batch);
+        drop((write_side, alone));
         for (hash, position) in kept {
             let space = Arc::clone(space);
             self.snapshots.keep(KeptTombstone {

@@ -1,7 +1,7 @@
 //! Writing one key: lock its stripe, look, reserve, copy, publish.
 
 use emdb_index::{Guard, Location};
-use emdb_journal::{Busy, Frame, FrameSpec, Kind, Previous};
+use emdb_journal::{Frame, FrameSpec, Kind, Previous};
 
 use super::{Engine, find_error};
 use crate::builder::VerifyReads;
@@ -95,13 +95,10 @@ impl Engine {
                 self.add_dead(delta.dead_bytes);
             })?;
             drop(guard);
-            match appended {
-                Ok(_) => {}
-                Err(Busy) => {
-                    self.journal.wait_for_batch(call)?;
-                    continue;
-                }
-            }
+            let Ok(lsn) = appended else {
+                self.journal.wait_for_batch(call)?;
+                continue;
+            };
             if let Some(position) = kept {
                 self.snapshots.keep(KeptTombstone {
                     space: Arc::clone(space),
@@ -112,6 +109,8 @@ impl Engine {
                 self.remove_kept_tombstones()?;
             }
             self.checkpoint_when_due();
+            // Without the stripe, so that others of it can share the sync.
+            self.journal.sync_appended(lsn)?;
             return Ok(answer);
         }
     }
