@@ -77,7 +77,7 @@ fn insert_many_is_all_or_nothing() {
         let key = if number == 99_999 {
             long.clone()
         } else {
-            number.to_be_bytes().to_vec()
+            number.to_le_bytes().to_vec()
         };
         (key, vec![7; 50])
     });
@@ -90,12 +90,12 @@ fn insert_many_is_all_or_nothing() {
     assert_eq!(db.get("kept").unwrap().unwrap(), b"old");
     db.verify().unwrap();
 
-    db.insert_many((0..100_000_u32).map(|n| ((n % 60_000).to_be_bytes(), n.to_be_bytes())))
+    db.insert_many((0..100_000_u32).map(|n| ((n % 60_000).to_le_bytes(), n.to_le_bytes())))
         .unwrap();
     assert_eq!(db.len().unwrap(), 60_001);
     assert_eq!(
-        db.get(5_u32.to_be_bytes()).unwrap().unwrap(),
-        60_005_u32.to_be_bytes()
+        db.get(5_u32.to_le_bytes()).unwrap().unwrap(),
+        60_005_u32.to_le_bytes()
     );
     db.verify().unwrap();
 }
