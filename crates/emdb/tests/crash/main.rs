@@ -1,5 +1,9 @@
 //! Power loss, kills and faults at random moments, on a simulated disk.
-#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a helper that fails fails its test"
+)]
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;

@@ -1,5 +1,9 @@
 //! Random operations against ordered maps, with the database reopened at random.
-#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a helper that fails fails its test"
+)]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,0 +1,159 @@
+//! kill -9 and fork.
+
+use std::io::{BufRead, BufReader, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use emdb::{Emdb, Error};
+
+use crate::{alone, directory, in_child, spawn_child};
+
+#[test]
+fn what_a_killed_process_acknowledged_is_there() {
+    if let Some(path) = in_child() {
+        let db = Emdb::open(path).unwrap();
+        let first = db.len().unwrap();
+        let mut out = std::io::stdout();
+        for number in first.. {
+            let value = vec![number as u8; number % 2000];
+            if number % 16 == 15 {
+                // The batch counts as one record more or none.
+                let batch = [(format!("a{number}"), "x"), (format!("b{number}"), "y")];
+                db.namespace("batches").unwrap().insert_many(batch).unwrap();
+            }
+            db.insert(number.to_string(), value).unwrap();
+            if number % 1000 == 999 {
+                db.checkpoint().unwrap();
+            }
+            out.write_all(format!("\nacknowledged {number}").as_bytes())
+                .unwrap();
+            out.flush().unwrap();
+        }
+        return;
+    }
+    let _alone = alone();
+    let (_directory, path) = directory();
+    let mut acknowledged = 0;
+    for round in 0..6_usize {
+        let mut child = spawn_child("kill::what_a_killed_process_acknowledged_is_there", &path);
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        let target = acknowledged + 50 + round * 300;
+        while acknowledged < target {
+            line.clear();
+            assert!(out.read_line(&mut line).unwrap() > 0, "the child died");
+            if line.ends_with('\n')
+                && let Some(number) = line.trim_end().strip_prefix("acknowledged ")
+            {
+                acknowledged = number.parse::<usize>().unwrap() + 1;
+            }
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // What it had still printed counts too.
+        for line in out.lines().map_while(Result::ok) {
+            if let Some(Ok(number)) = line.strip_prefix("acknowledged ").map(str::parse::<usize>) {
+                acknowledged = acknowledged.max(number);
+            }
+        }
+        let db = Emdb::open(&path).unwrap();
+        assert!(db.len().unwrap() >= acknowledged);
+        for number in 0..db.len().unwrap() {
+            let value = db.get(number.to_string()).unwrap().unwrap();
+            assert_eq!(value, vec![number as u8; number % 2000]);
+        }
+        let batches = db.namespace("batches").unwrap();
+        assert_eq!(batches.len().unwrap() % 2, 0);
+        for number in (15..db.len().unwrap()).step_by(16) {
+            assert_eq!(batches.get(format!("a{number}")).unwrap().unwrap(), b"x");
+            assert_eq!(batches.get(format!("b{number}")).unwrap().unwrap(), b"y");
+        }
+        db.verify().unwrap();
+        acknowledged = db.len().unwrap();
+    }
+}
+
+/// Forks, runs `child` there, and gives its exit code; 101 for a panic.
+fn fork(child: impl FnOnce()) -> i32 {
+    // SAFETY: the child runs `child` alone and leaves by `_exit`.
+    match unsafe { libc::fork() } {
+        0 => {
+            let code = match catch_unwind(AssertUnwindSafe(child)) {
+                Ok(()) => 0,
+                Err(_) => 101,
+            };
+            // SAFETY: ends the child at once, as a fork in a test must.
+            unsafe { libc::_exit(code) }
+        }
+        pid => {
+            assert!(pid > 0);
+            let mut status = 0;
+            // SAFETY: `status` is there for the call to write.
+            let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
+            assert_eq!(waited, pid);
+            assert!(libc::WIFEXITED(status), "status {status}");
+            libc::WEXITSTATUS(status)
+        }
+    }
+}
+
+#[test]
+fn a_forked_child_can_neither_use_nor_harm_its_parents_database() {
+    let _alone = alone();
+    let (_directory, path) = directory();
+    let db = Emdb::open(&path).unwrap();
+    db.insert("key", "value").unwrap();
+    let space = db.namespace("a").unwrap();
+    let (child_db, child_space) = (db.clone_handle(), space.clone());
+    let code = fork(move || {
+        fn refused<T: std::fmt::Debug>(result: Result<T, Error>) {
+            assert!(matches!(result, Err(Error::InvalidConfig(_))), "{result:?}");
+        }
+        refused(child_db.insert("child", "x"));
+        refused(child_db.get("key"));
+        refused(child_db.remove("key"));
+        refused(child_db.insert_many([("a", "b"), ("c", "d")]));
+        refused(child_db.clear());
+        refused(child_db.len());
+        refused(child_db.flush());
+        refused(child_db.checkpoint());
+        refused(child_db.stats());
+        refused(child_db.verify());
+        refused(child_db.namespace("b"));
+        refused(child_db.drop_namespace("a"));
+        refused(child_db.list_namespaces());
+        refused(child_db.iter().map(drop));
+        refused(child_space.insert("child", "x"));
+        refused(child_db.clone_handle().close());
+        drop((child_db, child_space));
+    });
+    assert_eq!(code, 0);
+    // The parent goes on, still holds its lock, and loses nothing.
+    assert!(matches!(Emdb::open(&path), Err(Error::AlreadyLocked)));
+    assert_eq!(
+        Emdb::lock_holder(&path).unwrap().unwrap().pid,
+        std::process::id()
+    );
+    db.insert("later", "value").unwrap();
+    space.insert("later", "value").unwrap();
+    db.verify().unwrap();
+    db.close().unwrap();
+    let db = Emdb::open(&path).unwrap();
+    assert_eq!(db.len().unwrap(), 2);
+    db.verify().unwrap();
+}
+
+#[test]
+fn a_forked_child_that_drops_the_last_handle_leaves_the_file_alone() {
+    let _alone = alone();
+    let (_directory, path) = directory();
+    let db = Emdb::open(&path).unwrap();
+    db.insert("key", vec![1; 100_000]).unwrap();
+    let mut db = Some(db);
+    let before = std::fs::read(&path).unwrap();
+    assert_eq!(fork(|| drop(db.take())), 0);
+    assert!(std::fs::read(&path).unwrap() == before);
+    let db = db.take().unwrap();
+    db.insert("later", "value").unwrap();
+    db.close().unwrap();
+    assert_eq!(Emdb::open(&path).unwrap().len().unwrap(), 2);
+}
