@@ -324,6 +324,13 @@ impl Extents {
         self.bytes_below(position, self.settled.load(Ordering::Acquire))
     }
 
+    /// Everything below is complete.
+    #[inline]
+    pub(crate) fn settled(&self) -> u64 {
+        // Acquire: pairs with the Release in `settle`.
+        self.settled.load(Ordering::Acquire)
+    }
+
     /// The bytes from `position` up to `end`, all of which must be complete.
     #[inline]
     pub(crate) fn bytes_below(&self, position: u64, end: u64) -> Option<&[u8]> {

@@ -297,6 +297,14 @@ impl Journal {
         Frame::parse(bytes).map_err(|error| Error::corrupted(position, error.to_string()))
     }
 
+    /// The value of the frame at `position`, if that is a plain record of the default
+    /// namespace with this key and not among the newest; not verified. `None` says
+    /// nothing: look at [`frame`](Self::frame) then.
+    #[inline]
+    pub fn plain_value(&self, position: u64, key: &[u8]) -> Option<&[u8]> {
+        Frame::plain_value(self.core.extents.settled_bytes(position)?, key)
+    }
+
     /// Checks every byte of a frame that [`frame`](Self::frame) gave for `position`.
     ///
     /// # Errors
@@ -328,10 +336,13 @@ impl Journal {
         let position = self.core.extents.position_of(bytes);
         position
             .and_then(|position| {
-                let readable = self.core.tail.readable.load(Ordering::Acquire);
-                self.core
-                    .extents
-                    .pin(position, bytes.len() as u64, readable)
+                let extents = &self.core.extents;
+                let len = bytes.len() as u64;
+                // The line which every append writes is looked at only for the newest.
+                extents.pin(position, len, extents.settled()).or_else(|| {
+                    let readable = self.core.tail.readable.load(Ordering::Acquire);
+                    extents.pin(position, len, readable)
+                })
             })
             .ok_or_else(|| Error::corrupted(0, "bytes that are no part of the journal"))
     }

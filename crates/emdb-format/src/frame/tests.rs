@@ -49,6 +49,15 @@ proptest! {
         prop_assert_eq!(frame.previous, previous);
         prop_assert_eq!(frame.key, &key[..]);
         prop_assert_eq!(frame.value, &value[..]);
+        if let Some(plain) = Frame::plain_value(&bytes, &key) {
+            prop_assert_eq!(plain, &value[..]);
+            prop_assert!(!tombstone && namespace == 0 && previous.is_none());
+            prop_assert!(expires_at_ms.is_none());
+        } else {
+            let plain = !tombstone && namespace == 0 && previous.is_none();
+            let small = key.len() < 128 && value.len() < 16_384;
+            prop_assert!(!(plain && small && expires_at_ms.is_none()));
+        }
         prop_assert!(frame.verify(stamp, lsn).is_ok());
         prop_assert!(frame.verify(stamp, lsn ^ 1).is_err());
         prop_assert!(frame.verify(Stamp::new(&[1; 16], 3), lsn).is_err());
@@ -57,7 +66,10 @@ proptest! {
 
     #[test]
     fn garbage_never_panics(bytes: Vec<u8>) {
+        let key = bytes.get(7..12).unwrap_or(&[]);
+        let plain = Frame::plain_value(&bytes, key);
         if let Ok(frame) = Frame::parse(&bytes) {
+            prop_assert!(plain.is_none_or(|value| value == frame.value && key == frame.key));
             prop_assert!(frame.len() <= bytes.len());
             let _ = frame.verify(Stamp::new(&[1; 16], 2), 5);
         }
