@@ -6,3 +6,6 @@
 )]
 
 mod basics;
+mod handles;
+mod threads;
+mod values;
