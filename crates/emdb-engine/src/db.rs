@@ -8,7 +8,7 @@ use emdb_journal::{LockHolder, MemoryMedium};
 
 use crate::Result;
 use crate::builder::EmdbBuilder;
-use crate::engine::Engine;
+use crate::engine::Handle;
 use crate::iter::{EmdbIter, EmdbKeyIter, TryIter, TryKeyIter};
 use crate::namespace::Namespace;
 use crate::stats::{EmdbStats, VerifyReport};
@@ -36,7 +36,7 @@ pub struct Emdb {
 }
 
 impl Emdb {
-    pub(crate) fn new(engine: Arc<Engine>) -> Self {
+    pub(crate) fn new(engine: Handle) -> Self {
         let space = Arc::clone(&engine.root);
         Self {
             root: Namespace::new(engine, space),
@@ -94,7 +94,7 @@ impl Emdb {
         self.engine().journal.path()
     }
 
-    fn engine(&self) -> &Arc<Engine> {
+    fn engine(&self) -> &Handle {
         &self.root.engine
     }
 
@@ -154,7 +154,7 @@ impl Emdb {
     /// [`insert`](Self::insert).
     pub fn namespace(&self, name: impl AsRef<str>) -> Result<Namespace> {
         let space = self.engine().create_space(name.as_ref())?;
-        Ok(Namespace::new(Arc::clone(self.engine()), space))
+        Ok(Namespace::new(self.engine().clone(), space))
     }
 
     /// The namespace of that name, if there is one.
@@ -163,7 +163,7 @@ impl Emdb {
     /// [`Error::Closed`](crate::Error::Closed).
     pub fn open_namespace(&self, name: impl AsRef<str>) -> Result<Option<Namespace>> {
         let space = self.engine().find_space(name.as_ref())?;
-        Ok(space.map(|space| Namespace::new(Arc::clone(self.engine()), space)))
+        Ok(space.map(|space| Namespace::new(self.engine().clone(), space)))
     }
 
     /// Drops a namespace and everything in it; tells whether there was one. Handles to

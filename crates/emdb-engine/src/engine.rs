@@ -19,7 +19,8 @@ mod recover;
 mod verify;
 mod write;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use dashmap::DashMap;
@@ -48,7 +49,12 @@ pub(crate) struct Engine {
     pub(crate) snapshots: Snapshots,
     dead_bytes: AtomicU64,
     pub(crate) checkpoints: Checkpoints,
+    handles: AtomicUsize,
 }
+
+/// What users' handles and iterators hold. The database closes when the last one goes,
+/// there and then, even if the helper thread is still at work on it.
+pub(crate) struct Handle(Arc<Engine>);
 
 /// Which namespaces there are, beside the default one.
 pub(crate) struct Catalog {
@@ -216,6 +222,39 @@ impl Drop for Engine {
         if self.journal.is_forked() {
             // The helper thread, its locks and the file belong to the parent.
             self.checkpoints.forget();
+        }
+    }
+}
+
+impl Handle {
+    fn new(engine: Arc<Engine>) -> Self {
+        engine.handles.fetch_add(1, Ordering::Relaxed);
+        Self(engine)
+    }
+}
+
+impl Clone for Handle {
+    fn clone(&self) -> Self {
+        Self::new(Arc::clone(&self.0))
+    }
+}
+
+impl Deref for Handle {
+    type Target = Engine;
+
+    #[inline]
+    fn deref(&self) -> &Engine {
+        &self.0
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // AcqRel: whoever drops the last one sees what the others did.
+        if self.0.handles.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        if self.journal.is_forked() {
             return;
         }
         self.checkpoints.stop();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use emdb_index::{Cursor, Entry};
 use emdb_journal::Frame;
 
-use crate::engine::{Engine, Extent};
+use crate::engine::{Extent, Handle};
 use crate::space::Space;
 use crate::{Error, Result};
 
@@ -15,7 +15,7 @@ const AHEAD: usize = 8;
 
 /// A walk over a namespace at one point in time.
 struct Walk {
-    engine: Arc<Engine>,
+    engine: Handle,
     space: Arc<Space>,
     id: Option<u32>,
     upto: u64,
@@ -26,14 +26,14 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(engine: &Arc<Engine>, space: &Arc<Space>, extent: Extent) -> Result<Self> {
+    fn new(engine: &Handle, space: &Arc<Space>, extent: Extent) -> Result<Self> {
         engine.check_open()?;
         if space.is_dropped() {
             return Err(Error::NamespaceDropped);
         }
         let upto = engine.snapshots.open(&engine.journal)?;
         Ok(Self {
-            engine: Arc::clone(engine),
+            engine: engine.clone(),
             space: Arc::clone(space),
             id: space.id_at(upto),
             upto,
@@ -78,7 +78,7 @@ impl Drop for Walk {
 
 /// Visits every record in place.
 pub(crate) fn for_each(
-    engine: &Arc<Engine>,
+    engine: &Handle,
     space: &Arc<Space>,
     mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
 ) -> Result<()> {
@@ -124,7 +124,7 @@ pub struct TryIter(Option<Walk>);
 pub struct TryKeyIter(Option<Walk>);
 
 impl NamespaceIter {
-    pub(crate) fn new(engine: &Arc<Engine>, space: &Arc<Space>) -> Result<Self> {
+    pub(crate) fn new(engine: &Handle, space: &Arc<Space>) -> Result<Self> {
         Ok(Self {
             inner: TryIter::new(engine, space)?,
             error: None,
@@ -138,7 +138,7 @@ impl NamespaceIter {
 }
 
 impl NamespaceKeyIter {
-    pub(crate) fn new(engine: &Arc<Engine>, space: &Arc<Space>) -> Result<Self> {
+    pub(crate) fn new(engine: &Handle, space: &Arc<Space>) -> Result<Self> {
         Ok(Self {
             inner: TryKeyIter::new(engine, space)?,
             error: None,
@@ -152,13 +152,13 @@ impl NamespaceKeyIter {
 }
 
 impl TryIter {
-    pub(crate) fn new(engine: &Arc<Engine>, space: &Arc<Space>) -> Result<Self> {
+    pub(crate) fn new(engine: &Handle, space: &Arc<Space>) -> Result<Self> {
         Ok(Self(Some(Walk::new(engine, space, Extent::Whole)?)))
     }
 }
 
 impl TryKeyIter {
-    pub(crate) fn new(engine: &Arc<Engine>, space: &Arc<Space>) -> Result<Self> {
+    pub(crate) fn new(engine: &Handle, space: &Arc<Space>) -> Result<Self> {
         Ok(Self(Some(Walk::new(engine, space, Extent::Head)?)))
     }
 }

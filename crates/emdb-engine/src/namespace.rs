@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::engine::{Engine, Extent, Step};
+use crate::engine::{Extent, Handle, Step};
 use crate::iter::{NamespaceIter, NamespaceKeyIter, TryIter, TryKeyIter};
 use crate::space::Space;
 use crate::value::ValueRef;
@@ -27,12 +27,12 @@ use crate::{Error, Result};
 /// ```
 #[derive(Clone)]
 pub struct Namespace {
-    pub(crate) engine: Arc<Engine>,
+    pub(crate) engine: Handle,
     space: Arc<Space>,
 }
 
 impl Namespace {
-    pub(crate) fn new(engine: Arc<Engine>, space: Arc<Space>) -> Self {
+    pub(crate) fn new(engine: Handle, space: Arc<Space>) -> Self {
         Self { engine, space }
     }
 

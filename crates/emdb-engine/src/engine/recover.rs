@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use dashmap::DashMap;
 use emdb_format::{CatalogChange, CheckpointHead, CheckpointSpace, FIRST_POSITION};
@@ -10,13 +10,13 @@ use emdb_index::{Cursor, HashIndex, ImageMemory, Location};
 use emdb_journal::{Frame, Kind, Opening, SidecarMemory};
 use siphasher::sip::SipHasher13;
 
-use super::{Catalog, Checkpoints, Engine, EngineOptions, find_error, index_error};
+use super::{Catalog, Checkpoints, Engine, EngineOptions, Handle, find_error, index_error};
 use crate::snapshots::{KeptTombstone, Snapshots};
 use crate::space::{Delta, Space};
 use crate::{Error, Result};
 
 /// Builds the database that a journal holds.
-pub(crate) fn open(mut opening: Opening, options: EngineOptions) -> Result<Arc<Engine>> {
+pub(crate) fn open(mut opening: Opening, options: EngineOptions) -> Result<Handle> {
     let hasher = hasher(&opening.header().hash_seed);
     let checkpoint = Recovery::from_checkpoint(&opening, hasher)
         // An index cannot be rebuilt later without the write side.
@@ -58,9 +58,10 @@ pub(crate) fn open(mut opening: Opening, options: EngineOptions) -> Result<Arc<E
         snapshots: Snapshots::default(),
         dead_bytes: AtomicU64::new(recovery.dead_bytes),
         checkpoints: Checkpoints::new(from, options.checkpoint_bytes),
+        handles: AtomicUsize::new(0),
     });
     engine.start_checkpoints();
-    Ok(engine)
+    Ok(Handle::new(engine))
 }
 
 fn has_sidecar(opening: &Opening) -> bool {
