@@ -10,6 +10,7 @@
 //! | 8 | position from which to replay; the image is the exact state there |
 //! | 4 | next free namespace id |
 //! | 8 | dead bytes below the replay position |
+//! | 16 | the nonce which the journal's header has for this checkpoint |
 //! | 4 | number of namespaces |
 //! | | per namespace: name length (varint), name, id (varint), records, bytes of keys and values (8 each), offset and length of its index image (8 each) |
 //! | 4 | CRC32C of the above |
@@ -28,7 +29,7 @@ use crate::limits::{FIRST_POSITION, FORMAT_VERSION, KEY_LEN_MAX, POSITION_MAX};
 use crate::varint::varint_len;
 
 const MAGIC: [u8; 8] = *b"emdbck\r\n";
-const FIXED_LEN: usize = 8 + 4 + 4 + 16 + 8 + 8 + 4 + 8 + 4;
+const FIXED_LEN: usize = 8 + 4 + 4 + 16 + 8 + 8 + 4 + 8 + 16 + 4;
 const CRC_LEN: usize = 4;
 const TRAILER_LEN: usize = 8 + MAGIC.len();
 
@@ -62,6 +63,8 @@ pub struct CheckpointHead {
     pub next_namespace: u32,
     /// Bytes of the journal below `replay_from` that no index needs.
     pub dead_bytes: u64,
+    /// Random name of this checkpoint; the journal's header has it too.
+    pub nonce: [u8; 16],
     /// The namespaces, the default one among them.
     pub spaces: Vec<CheckpointSpace>,
 }
@@ -104,6 +107,7 @@ impl CheckpointHead {
         out.u64(self.replay_from)?;
         out.u32(self.next_namespace)?;
         out.u64(self.dead_bytes)?;
+        out.put(&self.nonce)?;
         out.u32(u32::try_from(self.spaces.len()).map_err(|_| too_large("namespace count"))?)?;
         for space in &self.spaces {
             if space.name.len() > KEY_LEN_MAX {
@@ -185,6 +189,7 @@ impl CheckpointHead {
             replay_from: reader.u64()?,
             next_namespace: reader.u32()?,
             dead_bytes: reader.u64()?,
+            nonce: reader.array()?,
             spaces: Vec::new(),
         };
         let count = reader.u32()?;
@@ -235,6 +240,7 @@ mod tests {
             replay_from: 30_000,
             next_namespace: 4,
             dead_bytes: 5,
+            nonce: [6; 16],
             spaces: vec![space("", 0), space("users", 300)],
         }
     }

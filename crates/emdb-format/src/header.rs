@@ -22,7 +22,8 @@
 //! | 112 | 32 | key derivation salt |
 //! | 144 | 160 | two wrapped master keys of 80 bytes |
 //! | 304 | 32 | key commitment |
-//! | 336 | 3756 | zero |
+//! | 336 | 16 | nonce of the newest checkpoint, zero for none |
+//! | 352 | 3740 | zero |
 //! | 4092 | 4 | CRC32C of the above |
 
 use crate::bytes::{Reader, Writer};
@@ -32,7 +33,7 @@ use crate::limits::{FIRST_POSITION, FORMAT_VERSION, HEADER_SLOT_BYTES, POSITION_
 const MAGIC: [u8; 8] = *b"emdb\x00\r\n\x1a";
 const CRC_AT: usize = HEADER_SLOT_BYTES - size_of::<u32>();
 const WRAPPED_LEN: usize = 80;
-const ZERO_LEN: usize = CRC_AT - 336;
+const ZERO_LEN: usize = CRC_AT - 352;
 
 /// A wrapped master key.
 pub type KeySlot = [u8; WRAPPED_LEN];
@@ -92,6 +93,9 @@ pub struct Header {
     pub marker_tag: [u8; 16],
     /// How the database is sealed.
     pub sealing: Sealing,
+    /// Random name of the newest checkpoint; one with another name belongs to another
+    /// history of the database, such as that of a copy.
+    pub checkpoint: [u8; 16],
 }
 
 impl Header {
@@ -126,7 +130,8 @@ impl Header {
         for wrapped in &self.sealing.wrapped {
             out.put(wrapped)?;
         }
-        out.put(&self.sealing.commitment)
+        out.put(&self.sealing.commitment)?;
+        out.put(&self.checkpoint)
     }
 
     /// Reads one slot.
@@ -178,6 +183,7 @@ impl Header {
                 wrapped: [reader.array()?, reader.array()?],
                 commitment: reader.array()?,
             },
+            checkpoint: reader.array()?,
         };
         let rest = reader.take(ZERO_LEN)?;
         let sound = zero == 0
@@ -229,6 +235,7 @@ pub(crate) mod tests {
                 wrapped: [[7; 80], [8; 80]],
                 commitment: [9; 32],
             },
+            checkpoint: [10; 16],
         }
     }
 

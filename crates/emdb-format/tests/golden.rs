@@ -349,6 +349,7 @@ fn plain_header() -> Header {
         hash_seed: HASH_SEED,
         marker_tag: MARKER_TAG,
         sealing: Sealing::default(),
+        checkpoint: [0; 16],
     }
 }
 
@@ -398,6 +399,7 @@ fn checkpoint_head() {
         replay_from: 20_000,
         next_namespace: 301,
         dead_bytes: 77,
+        nonce: *b"0123456789:;<=>?",
         spaces: vec![
             CheckpointSpace {
                 name: String::new(),
@@ -418,12 +420,13 @@ fn checkpoint_head() {
         ],
     };
     let golden = unhex(
-        "656d6462636b0d0a 01000000 8e000000 000102030405060708090a0b0c0d0e0f 0100000000000000
-         204e000000000000 2d010000 4d00000000000000 02000000
+        "656d6462636b0d0a 01000000 9e000000 000102030405060708090a0b0c0d0e0f 0100000000000000
+         204e000000000000 2d010000 4d00000000000000
+         303132333435363738393a3b3c3d3e3f 02000000
          00 00 0500000000000000 5802000000000000 0010000000000000 0020000000000000
          05 7573657273 ac02
          0700000000000000 2003000000000000 0030000000000000 0010000000000000
-         11b9f56f",
+         a2e17a3a",
     );
     assert_eq!(CheckpointHead::decode(&golden), Ok(head.clone()));
     assert_eq!(hex(&head.encode().unwrap()), hex(&golden));

@@ -376,6 +376,12 @@ impl Journal {
     /// [`Error::Io`] poisons the journal; [`Error::Corrupted`] if nothing was ever
     /// published at `position`.
     pub fn confirm(&self, position: u64) -> Result<(), Error> {
+        self.sync_below(position)?;
+        self.core.confirm(position, None)
+    }
+
+    /// Syncs what is below a position that must have been published.
+    fn sync_below(&self, position: u64) -> Result<(), Error> {
         self.core.check_open()?;
         if self.core.options.read_only {
             return Err(Error::ReadOnly);
@@ -383,8 +389,20 @@ impl Journal {
         if position > self.published() {
             return Err(Error::corrupted(position, "past the end of the journal"));
         }
-        self.core.sync_to(position)?;
-        self.core.confirm(position)
+        self.core.sync_to(position)
+    }
+
+    /// As [`confirm`](Self::confirm), and gives the checkpoint that is about to be taken
+    /// at `position` a random name, which the header has from here on: a checkpoint of
+    /// another name belongs to another history.
+    ///
+    /// # Errors
+    /// As [`confirm`](Self::confirm).
+    pub fn name_checkpoint(&self, position: u64) -> Result<[u8; 16], Error> {
+        self.sync_below(position)?;
+        let nonce = crate::recovery::random(&*self.core.medium)?;
+        self.core.confirm(position, Some(nonce))?;
+        Ok(nonce)
     }
 
     /// Replaces the sidecar; see [`Medium::write_sidecar`].
@@ -615,16 +633,17 @@ impl Core {
     }
 
     /// Writes the header slot that is not the newest, and syncs it.
-    fn confirm(&self, position: u64) -> Result<(), Error> {
+    fn confirm(&self, position: u64, checkpoint: Option<[u8; 16]>) -> Result<(), Error> {
         let mut header = self.header();
         // With the header locked, so that none is written once the journal is closed.
         self.check_writable()?;
-        if position <= header.confirmed {
+        if position <= header.confirmed && checkpoint.is_none() {
             return Ok(());
         }
         let next = Header {
             sequence: header.sequence + 1,
-            confirmed: position,
+            confirmed: position.max(header.confirmed),
+            checkpoint: checkpoint.unwrap_or(header.checkpoint),
             ..*header
         };
         self.sync_medium(|| crate::recovery::write_header(&*self.medium, &next))?;
@@ -693,7 +712,7 @@ impl Core {
             // The header says so already; the cut has still to survive power loss.
             return self.sync_medium(|| self.medium.sync());
         }
-        self.confirm(tail)
+        self.confirm(tail, None)
     }
 }
 

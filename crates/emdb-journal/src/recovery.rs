@@ -489,6 +489,7 @@ fn create(medium: &dyn Medium) -> Result<(), Error> {
         hash_seed: random(medium)?,
         marker_tag: random(medium)?,
         sealing: Sealing::default(),
+        checkpoint: [0; 16],
     };
     let mut bytes = vec![0; HEADER_BYTES];
     // Both slots, so that damage to one leaves the other.
@@ -501,7 +502,7 @@ fn create(medium: &dyn Medium) -> Result<(), Error> {
     medium.create(&bytes)
 }
 
-fn random(medium: &dyn Medium) -> Result<[u8; 16], Error> {
+pub(crate) fn random(medium: &dyn Medium) -> Result<[u8; 16], Error> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| Error::Io {
         attempt: format!("get random bytes for {}", medium.path().display()),

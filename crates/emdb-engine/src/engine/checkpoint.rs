@@ -224,6 +224,7 @@ impl Engine {
             replay_from: at,
             next_namespace: *next_id,
             dead_bytes: self.dead_bytes.load(Ordering::Relaxed),
+            nonce: [0; 16],
             spaces: Vec::new(),
         };
         self.snapshots.open_at(at);
@@ -242,7 +243,7 @@ impl Engine {
     fn write_checkpoint(&self, mut head: CheckpointHead, captured: &[Captured]) -> Result<bool> {
         let at = head.replay_from;
         self.journal.sync()?;
-        self.journal.confirm(at)?;
+        head.nonce = self.journal.name_checkpoint(at)?;
         let mut failure = None;
         let mut whole = true;
         let written = self.journal.write_sidecar(&mut |out| match self

@@ -129,6 +129,8 @@ impl Recovery {
         let header = opening.header();
         let fits = head.database_id == header.database_id
             && head.generation == header.generation
+            // A copy of this database that went on by itself has checkpoints of its own.
+            && head.nonce == header.checkpoint
             // Below the confirmed position nothing is ever cut, so the image cannot
             // know more than the journal.
             && head.replay_from <= header.confirmed

@@ -558,3 +558,29 @@ fn a_checkpoint_that_an_older_copy_of_the_journal_overtakes_stays_ignored() {
     assert_eq!(db.len().unwrap(), 101);
     db.verify().unwrap();
 }
+
+#[test]
+fn a_checkpoint_of_another_history_of_the_same_database_is_ignored() {
+    // Two copies of a database went on by themselves, and one's checkpoint lies beside
+    // the other's journal: records would silently be missing.
+    let write = |disk: &Arc<SimulatedMedium>, first: u8| {
+        let db = open(disk);
+        for number in 0..100_u8 {
+            db.insert([first, number], "value").unwrap();
+        }
+        db
+    };
+    let disk = Arc::new(SimulatedMedium::new());
+    open(&disk).close().unwrap();
+    let older = disk.live_bytes();
+    let db = write(&disk, 1);
+    db.checkpoint().unwrap();
+    kill(db);
+    let copy = Arc::new(SimulatedMedium::with_bytes(&older));
+    let db = write(&copy, 2);
+    db.insert("one", "more").unwrap();
+    db.close().unwrap();
+    let copy = copy.after_kill().with_sidecar(disk.sidecar_bytes());
+    let db = open(&Arc::new(copy));
+    assert_eq!(db.get([2, 5]).unwrap().unwrap(), b"value");
+}
