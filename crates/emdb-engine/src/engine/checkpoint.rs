@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 
 use emdb_format::{CheckpointHead, CheckpointSpace};
+use emdb_index::Entry;
 
 use super::read::Extent;
 use super::{Engine, find_error};
@@ -282,7 +283,11 @@ impl Engine {
             logical_bytes,
         } in captured
         {
-            let mut resolve = |entry| {
+            let mut resolve = |entry: Entry| {
+                if entry.location.get() < at {
+                    // Nothing newer hides it: no need to look at the record.
+                    return Ok((!entry.tombstone).then_some(entry.location));
+                }
                 let version = self.entry_at(entry, *id, at, Extent::Head)?;
                 Ok::<_, Error>(version.map(|(location, _)| location))
             };
