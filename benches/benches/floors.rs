@@ -148,27 +148,8 @@ fn reads(
         read(order);
         per_key(started.elapsed().as_secs_f64())
     };
-    let with = |db: &Emdb, keys: &[[u8; 24]]| {
-        let mut sum = 0_u64;
-        for key in keys {
-            let byte = db.get_with(key, |value| u64::from(value[0]) + u64::from(value[149]));
-            sum += byte.ok().flatten().unwrap_or(0);
-        }
-        black_box(sum);
-    };
-    let copied = |db: &Emdb, keys: &[[u8; 24]]| {
-        for key in keys {
-            black_box(db.get(key).ok());
-        }
-    };
     let hand = &hand;
-    let hand_copied = |verify| {
-        move |keys: &[[u8; 24]]| {
-            for key in keys {
-                black_box(hand.get(key, verify).map(<[u8]>::to_vec));
-            }
-        }
-    };
+    let hand_copied = |verify: bool| move |keys: &[[u8; 24]]| hand_copied(hand, keys, verify);
     // The first pass verifies every record; it also warms up.
     with(db, order);
     let pairs = |name: &str, ours: &dyn Fn(&[[u8; 24]]), floor: &dyn Fn(&[[u8; 24]])| {
@@ -180,15 +161,7 @@ fn reads(
         row(name, median(&mut a), median(&mut b), "ns");
         median(&mut a)
     };
-    let hand_plain = |verify: bool| {
-        move |keys: &[[u8; 24]]| {
-            let mut sum = 0_u64;
-            for key in keys {
-                sum += hand_value(hand, key, verify);
-            }
-            black_box(sum);
-        }
-    };
+    let hand_plain = |verify: bool| move |keys: &[[u8; 24]]| hand_with(hand, keys, verify);
     let single = pairs(
         "get_with, verified once",
         &|keys| with(db, keys),
@@ -319,9 +292,41 @@ fn reads(
     Ok(())
 }
 
-fn hand_value(hand: &HandTable, key: &[u8; 24], verify: bool) -> u64 {
-    hand.get(key, verify)
-        .map_or(0, |value| u64::from(value[0]) + u64::from(value[149]))
+// Each loop in a function of its own, so that both are compiled alike wherever they
+// are called.
+
+#[inline(never)]
+fn with(db: &Emdb, keys: &[[u8; 24]]) {
+    let mut sum = 0_u64;
+    for key in keys {
+        let ends = db.get_with(key, |value| u64::from(value[0]) + u64::from(value[149]));
+        sum += ends.ok().flatten().unwrap_or(0);
+    }
+    black_box(sum);
+}
+
+#[inline(never)]
+fn copied(db: &Emdb, keys: &[[u8; 24]]) {
+    for key in keys {
+        black_box(db.get(key).ok());
+    }
+}
+
+#[inline(never)]
+fn hand_with(hand: &HandTable, keys: &[[u8; 24]], verify: bool) {
+    let mut sum = 0_u64;
+    for key in keys {
+        let value = hand.get(key, verify);
+        sum += value.map_or(0, |value| u64::from(value[0]) + u64::from(value[149]));
+    }
+    black_box(sum);
+}
+
+#[inline(never)]
+fn hand_copied(hand: &HandTable, keys: &[[u8; 24]], verify: bool) {
+    for key in keys {
+        black_box(hand.get(key, verify).map(<[u8]>::to_vec));
+    }
 }
 
 fn syncs(at: &dyn Fn(&str) -> std::path::PathBuf, records: Records) -> Result<(), Failure> {

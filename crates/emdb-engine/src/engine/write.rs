@@ -47,6 +47,8 @@ impl Engine {
     ) -> Result<T> {
         self.check_open()?;
         let hash = self.hash(key);
+        // On its way while the stripe is locked.
+        space.index.prefetch(hash);
         loop {
             let mut guard = self.lock(space, hash)?;
             // A batch that began before the stripe was locked may need it; one that
