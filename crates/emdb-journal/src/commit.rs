@@ -5,9 +5,10 @@
 //! then leads the next one.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::doubt::Doubt;
 use crate::error::Error;
 use crate::journal::Core;
 use crate::options::SyncPolicy;
@@ -19,7 +20,8 @@ pub(crate) struct GroupCommit {
     waiting: AtomicU32,
     turn: Mutex<Turn>,
     /// Held while the medium syncs; taken with no other lock but the header's.
-    syncing: Mutex<()>,
+    /// Holds what must be stored again before a sync can be believed.
+    syncing: Mutex<Option<Doubt>>,
     done: Condvar,
 }
 
@@ -33,12 +35,12 @@ struct Turn {
 }
 
 impl GroupCommit {
-    pub(crate) fn new(durable: u64) -> Self {
+    pub(crate) fn new(durable: u64, doubt: Option<Doubt>) -> Self {
         Self {
             durable: AtomicU64::new(durable),
             waiting: AtomicU32::new(0),
             turn: Mutex::new(Turn::default()),
-            syncing: Mutex::new(()),
+            syncing: Mutex::new(doubt),
             done: Condvar::new(),
         }
     }
@@ -48,6 +50,10 @@ impl GroupCommit {
     pub(crate) fn durable(&self) -> u64 {
         // Acquire: pairs with the Release in `sync_to`.
         self.durable.load(Ordering::Acquire)
+    }
+
+    fn syncing(&self) -> MutexGuard<'_, Option<Doubt>> {
+        self.syncing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -81,11 +87,15 @@ impl Core {
 
         let upto = self.tail.published.load(Ordering::Acquire);
         let group = commit.waiting.load(Ordering::Relaxed) + 1;
-        let started = Instant::now();
+        let mut took = Duration::ZERO;
         // What a failed sync left on the disk is unknown, and a second one may
         // succeed without having written it: never retry.
-        let result = self.sync_medium(|| self.medium.sync());
-        let took = started.elapsed();
+        let result = self.sync_medium(|| {
+            let started = Instant::now();
+            let result = self.medium.sync();
+            took = started.elapsed();
+            result
+        });
 
         let mut turn = commit.turn.lock().unwrap_or_else(PoisonError::into_inner);
         turn.led = false;
@@ -110,17 +120,23 @@ impl Core {
         &self,
         sync: impl FnOnce() -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let _syncing = self
-            .commit
-            .syncing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut doubt = self.commit.syncing();
         self.check_not_poisoned()?;
-        let result = sync();
-        if result.is_err() {
-            self.poison();
+        let stored = match &*doubt {
+            Some(doubt) => self.store_again(doubt),
+            None => Ok(()),
+        };
+        let result = stored.and_then(|()| sync());
+        match result {
+            Ok(()) => *doubt = None,
+            Err(_) => self.poison(),
         }
         result
+    }
+
+    /// Whether nothing was synced yet of what opening found.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.commit.syncing().is_some()
     }
 
     /// Waits a little for as many as were served last time.

@@ -10,6 +10,7 @@ use emdb_format::{Frame, FrameSpec, Header, POSITION_MAX, Stamp};
 use crate::append::{BATCH, Busy, POSITION, STOP, Tail};
 use crate::batch::{Batch, Gate, HiddenFrom};
 use crate::commit::GroupCommit;
+use crate::doubt::Doubt;
 use crate::error::Error;
 use crate::extent::{Extents, PinnedBytes};
 use crate::lsn::Lsn;
@@ -105,6 +106,7 @@ impl Journal {
         durable: u64,
         torn_bytes_cut: u64,
     ) -> Self {
+        let doubt = Doubt::new(&header, durable, tail);
         let core = Arc::new_cyclic(|me| Core {
             tail: Tail::new(tail),
             hidden_from: HiddenFrom::new(),
@@ -117,7 +119,7 @@ impl Journal {
             forks: sys::forks(),
             marker_tag: header.marker_tag,
             medium,
-            commit: GroupCommit::new(durable.min(tail)),
+            commit: GroupCommit::new(durable.min(tail), doubt),
             gate: Gate::default(),
             header: Mutex::new(header),
             torn_bytes_cut,
@@ -373,8 +375,8 @@ impl Journal {
     /// damage there can never pass for a torn tail. Syncs first what is not yet durable.
     ///
     /// # Errors
-    /// [`Error::Io`] poisons the journal; [`Error::Corrupted`] if nothing was ever
-    /// published at `position`.
+    /// [`Error::Io`] poisons the journal; [`Error::Corrupted`] if no published frame
+    /// ends at `position`.
     pub fn confirm(&self, position: u64) -> Result<(), Error> {
         self.sync_below(position)?;
         self.core.confirm(position, None)
@@ -388,6 +390,10 @@ impl Journal {
         }
         if position > self.published() {
             return Err(Error::corrupted(position, "past the end of the journal"));
+        }
+        if position < self.published() {
+            // The next opening walks the frames from here.
+            self.verify_head(position, &self.frame(position)?)?;
         }
         self.core.sync_to(position)
     }
@@ -639,6 +645,10 @@ impl Core {
         self.check_writable()?;
         if position <= header.confirmed && checkpoint.is_none() {
             return Ok(());
+        }
+        if self.is_in_doubt() {
+            // The newer slot must be on the disk before the older one is overwritten.
+            self.sync_medium(|| self.medium.sync())?;
         }
         let next = Header {
             sequence: header.sequence + 1,

@@ -30,6 +30,7 @@
 mod append;
 mod batch;
 mod commit;
+mod doubt;
 mod error;
 #[allow(unsafe_code)]
 mod extent;

@@ -471,12 +471,17 @@ fn read_header(front: &[u8]) -> Result<Header, Error> {
 
 /// Writes a header to the slot its sequence number names, and syncs it.
 pub(crate) fn write_header(medium: &dyn Medium, header: &Header) -> Result<(), Error> {
+    store_header(medium, header)?;
+    medium.sync()
+}
+
+/// Writes a header to the slot its sequence number names.
+pub(crate) fn store_header(medium: &dyn Medium, header: &Header) -> Result<(), Error> {
     let at = HEADER_SLOTS
         .get((header.sequence % 2) as usize)
         .copied()
         .unwrap_or(0);
-    medium.write_at(at, &header.encode())?;
-    medium.sync()
+    medium.write_at(at, &header.encode())
 }
 
 fn create(medium: &dyn Medium) -> Result<(), Error> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use common::probe::Probe;
 use common::{Random, Record, disk, keys, open, put, records_of, replay, simulated};
-use emdb_journal::{Error, Journal, SimulatedMedium};
+use emdb_journal::{Error, Journal, Medium, SimulatedMedium};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
@@ -25,6 +25,8 @@ enum Step {
     /// Power fails, and recovery is struck at each of its calls in turn.
     CrashTwice(u64),
     Kill,
+    /// A sync fails, and the journal is opened again as that left it.
+    FailedSync,
 }
 
 fn value_len() -> impl Strategy<Value = usize> {
@@ -48,6 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (any::<u64>(), 0..4_usize).prop_map(|(seed, open)| Step::Crash(seed, open)),
         1 => any::<u64>().prop_map(Step::CrashTwice),
         1 => Just(Step::Kill),
+        1 => Just(Step::FailedSync),
     ]
 }
 
@@ -211,13 +214,24 @@ impl World {
                 let bytes = self.crash_twice(*seed);
                 self.reopen_durable(&bytes);
             }
-            Step::Kill => {
-                let medium = Arc::new(self.medium.after_kill());
-                let (journal, records) = open_disk(&medium, self.written).unwrap();
-                assert_eq!(self.prefix(&records), self.units.len());
-                (self.medium, self.journal) = (medium, journal);
+            Step::Kill => self.kill(),
+            Step::FailedSync => {
+                self.medium.fail_call(self.medium.calls(), ErrorKind::Other);
+                if self.journal.sync().is_ok() {
+                    // There was nothing to sync.
+                    self.synced = self.units.len();
+                }
+                self.kill();
             }
         }
+    }
+
+    /// Goes on with what the death of the process left.
+    fn kill(&mut self) {
+        let medium = Arc::new(self.medium.after_kill());
+        let (journal, records) = open_disk(&medium, self.written).unwrap();
+        assert_eq!(self.prefix(&records), self.units.len());
+        (self.medium, self.journal) = (medium, journal);
     }
 }
 
@@ -264,7 +278,7 @@ fn sector_of(bytes: &[u8], name: u8) -> u64 {
     at.div_ceil(512) as u64
 }
 
-fn names(bytes: &[u8]) -> String {
+fn names_of(bytes: &[u8]) -> String {
     keys(&records_of(bytes).unwrap()).concat()
 }
 
@@ -306,10 +320,10 @@ fn good_frames_behind_a_cut_stay_dead_when_a_new_frame_takes_the_bad_ones_place(
     for seed in 0..64 {
         let mut random = Random(seed);
         let bytes = medium.crash(|_| random.fate());
-        let found = names(&bytes);
+        let found = names_of(&bytes);
         assert!(found == "a" || found == "aB", "seed {seed}: {found}");
     }
-    assert_eq!(names(&medium.live_bytes()), "aB");
+    assert_eq!(names_of(&medium.live_bytes()), "aB");
 }
 
 #[test]
@@ -355,7 +369,7 @@ fn hole_that_only_the_last_sync_covers_is_cut() {
     let mut bytes = medium.durable_bytes();
     let hole = sector_of(&bytes, b'b') as usize * 512;
     bytes[hole..hole + 512].fill(0);
-    assert_eq!(names(&bytes), "a");
+    assert_eq!(names_of(&bytes), "a");
 }
 
 #[test]
@@ -365,13 +379,113 @@ fn sync_without_any_append_makes_what_a_killed_process_left_durable() {
     append_frame(&journal, b'b');
 
     let medium = Arc::new(medium.after_kill());
-    assert_eq!(names(&medium.durable_bytes()), "");
+    assert_eq!(names_of(&medium.durable_bytes()), "");
     let (journal, records) = open(Arc::clone(&medium)).unwrap();
     assert_eq!(keys(&records), ["a", "b"]);
     assert!(journal.durable_lsn() < journal.end_lsn());
     journal.sync().unwrap();
     assert_eq!(journal.durable_lsn(), journal.end_lsn());
-    assert_eq!(names(&medium.crash(|_| 0)), "ab");
+    assert_eq!(names_of(&medium.crash(|_| 0)), "ab");
+}
+
+/// A journal whose sync of `names` failed, as the next process finds it.
+fn after_failed_sync(names: &[u8]) -> Arc<SimulatedMedium> {
+    let (medium, journal) = simulated();
+    append_frame(&journal, b'a');
+    journal.sync().unwrap();
+    for name in names {
+        append_frame(&journal, *name);
+    }
+    medium.fail_call(medium.calls(), ErrorKind::Other);
+    assert!(matches!(journal.sync(), Err(Error::Io { .. })));
+    // As systems do it: what failed to be written counts as written.
+    medium.sync().unwrap();
+    assert_eq!(names_of(&medium.durable_bytes()), "a");
+    Arc::new(medium.after_kill())
+}
+
+fn check_durable_after_failed_sync(sync: impl Fn(&Journal) -> Result<(), Error>) {
+    // Otherwise a flush is acknowledged, and power loss takes what it covered.
+    let medium = after_failed_sync(b"bcd");
+    let (journal, records) = open(Arc::clone(&medium)).unwrap();
+    assert_eq!(keys(&records), ["a", "b", "c", "d"]);
+    sync(&journal).unwrap();
+    assert_eq!(names_of(&medium.crash(|_| 0)), "abcd");
+    drop(journal);
+    assert_eq!(names_of(&medium.crash(|_| 0)), "abcd");
+}
+
+#[test]
+fn sync_after_reopening_makes_durable_what_a_failed_sync_did_not_write() {
+    check_durable_after_failed_sync(Journal::sync);
+}
+
+#[test]
+fn close_after_reopening_makes_durable_what_a_failed_sync_did_not_write() {
+    check_durable_after_failed_sync(Journal::close);
+}
+
+#[test]
+fn confirming_after_reopening_makes_durable_what_a_failed_sync_did_not_write() {
+    check_durable_after_failed_sync(|journal| journal.confirm(journal.published()));
+}
+
+#[test]
+fn large_records_that_a_failed_sync_did_not_write_are_durable_after_reopening() {
+    let (medium, journal) = simulated();
+    for (number, len) in (0..).zip([3_000_000, 10, 1 << 20, 700, 2_000_000]) {
+        journal
+            .append(&put(&[b'a' + number], &vec![7; len]))
+            .unwrap();
+    }
+    medium.fail_call(medium.calls(), ErrorKind::Other);
+    assert!(matches!(journal.sync(), Err(Error::Io { .. })));
+    let medium = Arc::new(medium.after_kill());
+    let (journal, _) = open(Arc::clone(&medium)).unwrap();
+    journal.append(&put(b"f", b"")).unwrap();
+    journal.sync().unwrap();
+    assert_eq!(names_of(&medium.crash(|_| 0)), "abcdef");
+}
+
+#[test]
+fn header_that_a_failed_sync_did_not_write_is_durable_before_the_other_slot_changes() {
+    // Otherwise a torn write of the other slot leaves no header at all.
+    let (medium, journal) = simulated();
+    append_frame(&journal, b'a');
+    journal.sync().unwrap();
+    // Behind the write of the slot.
+    medium.fail_call(medium.calls() + 1, ErrorKind::Other);
+    assert!(journal.confirm(journal.published()).is_err());
+    let medium = Arc::new(medium.after_kill());
+    let (journal, _) = open(Arc::clone(&medium)).unwrap();
+    let (sequence, confirmed) = (journal.header().sequence, journal.header().confirmed);
+    assert_eq!(confirmed, journal.published());
+    journal.name_checkpoint(journal.published()).unwrap();
+    let mut bytes = medium.durable_bytes();
+    let other = (sequence as usize + 1) % 2 * 8192;
+    bytes[other..other + 4096].fill(0xee);
+    let (journal, records) = open(disk(&bytes)).unwrap();
+    assert_eq!(keys(&records), ["a"]);
+    assert_eq!(journal.header().confirmed, confirmed);
+}
+
+#[test]
+fn sync_fails_if_what_was_replayed_is_gone_from_memory_and_was_never_on_disk() {
+    let medium = after_failed_sync(b"bcd");
+    let (journal, records) = open(Arc::clone(&medium)).unwrap();
+    assert_eq!(keys(&records), ["a", "b", "c", "d"]);
+    medium.evict().unwrap();
+    let lost = journal.sync();
+    assert!(matches!(lost, Err(Error::Corrupted { .. })), "{lost:?}");
+    assert!(matches!(journal.sync(), Err(Error::Poisoned)));
+    assert!(matches!(
+        journal.append(&put(b"late", b"")),
+        Err(Error::Poisoned)
+    ));
+    drop(journal);
+    let (journal, records) = open(Arc::new(medium.after_kill())).unwrap();
+    assert_eq!(keys(&records), ["a"]);
+    journal.close().unwrap();
 }
 
 #[test]
@@ -388,7 +502,7 @@ fn batch_cut_short_by_a_kill_does_not_count_and_appending_goes_on() {
     let (journal, records) = open(Arc::clone(&medium)).unwrap();
     assert_eq!(keys(&records), ["a"]);
     append_frame(&journal, b'b');
-    assert_eq!(names(&medium.live_bytes()), "ab");
+    assert_eq!(names_of(&medium.live_bytes()), "ab");
     assert_eq!(keys(&replay(&journal).unwrap()), ["a", "b"]);
 }
 
@@ -403,7 +517,7 @@ fn every_call_of_close_can_be_the_last_without_losing_a_record() {
             medium.fail_call(medium.calls() + call, ErrorKind::Other);
             let closed = journal.close();
             let mut random = Random(seed);
-            let found = names(&medium.crash(|_| random.fate()));
+            let found = names_of(&medium.crash(|_| random.fate()));
             let expected: &[&str] = match closed {
                 Ok(()) => &["ab"],
                 Err(_) => &["a", "ab"],
@@ -412,7 +526,7 @@ fn every_call_of_close_can_be_the_last_without_losing_a_record() {
                 expected.contains(&found.as_str()),
                 "call {call}, seed {seed}: {found}"
             );
-            assert_eq!(names(&medium.live_bytes()), "ab");
+            assert_eq!(names_of(&medium.live_bytes()), "ab");
         }
     }
 }

@@ -263,6 +263,10 @@ fn confirming_what_is_not_durable_syncs_it_first() {
     let beyond = journal.confirm(journal.published() + 1);
     assert!(matches!(beyond, Err(Error::Corrupted { .. })));
     assert_eq!(journal.header().confirmed, journal.published());
+    // Where the next opening would find no frame to go on with.
+    let inside = journal.append(&put(b"b", b"2")).unwrap().get() + 3;
+    let inside = journal.confirm(inside);
+    assert!(matches!(inside, Err(Error::Corrupted { .. })));
 }
 
 #[test]

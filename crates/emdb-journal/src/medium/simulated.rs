@@ -3,7 +3,11 @@
 //! Stores change the live bytes; `sync` makes them durable. [`SimulatedMedium::crash`]
 //! gives the medium as it might be found after a power failure: durable bytes,
 //! and of the rest whichever sectors the caller picks, whole or torn.
+//!
+//! A sync that fails does as operating systems do: what was to be written stays
+//! readable but counts as written, so no later sync writes it unless it is stored anew.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +32,8 @@ pub struct SimulatedMedium {
 #[derive(Debug, Default)]
 struct Disk {
     durable: Vec<u8>,
+    /// Sectors that count as written but are not, with what they held when a sync failed.
+    lost: BTreeMap<u64, Vec<u8>>,
     sidecar: Option<Vec<u8>>,
     /// Call number that fails, counted from 0, and how.
     fault: Option<(u64, io::ErrorKind)>,
@@ -69,6 +75,7 @@ impl SimulatedMedium {
         {
             let (mut to, from) = (medium.disk(), self.disk());
             to.durable.clone_from(&from.durable);
+            to.lost.clone_from(&from.lost);
             to.sidecar.clone_from(&from.sidecar);
         }
         medium
@@ -93,6 +100,27 @@ impl SimulatedMedium {
     /// The durable bytes alone.
     pub fn durable_bytes(&self) -> Vec<u8> {
         self.disk().durable.clone()
+    }
+
+    /// Drops from memory what a failed sync left there: reads see the durable bytes,
+    /// as when the system needs the memory for something else.
+    ///
+    /// # Errors
+    /// None but for bytes that do not exist.
+    pub fn evict(&self) -> Result<(), Error> {
+        let live = self.live_bytes();
+        let mut disk = self.disk();
+        for (at, held) in std::mem::take(&mut disk.lost) {
+            let start = at as usize * SECTOR_BYTES;
+            let now = live.get(start..).unwrap_or(&[]);
+            if !now.starts_with(&held) {
+                continue;
+            }
+            let mut bytes = disk.durable.get(start..).unwrap_or(&[]).to_vec();
+            bytes.resize(held.len(), 0);
+            self.live.write_at(start as u64, &bytes)?;
+        }
+        Ok(())
     }
 
     /// The sidecar.
@@ -246,20 +274,52 @@ impl Medium for SimulatedMedium {
 
     fn write_at(&self, position: u64, bytes: &[u8]) -> Result<(), Error> {
         self.call("write to")?;
+        let sector = SECTOR_BYTES as u64;
+        let end = position.saturating_add(bytes.len() as u64);
+        // Stored anew, whatever the bytes: the next sync writes them.
+        self.disk()
+            .lost
+            .retain(|at, _| *at < position / sector || *at >= end.div_ceil(sector));
         self.live.write_at(position, bytes)
     }
 
     fn sync(&self) -> Result<(), Error> {
-        self.call("sync")?;
+        let called = self.call("sync");
         let live = self.live_bytes();
-        let mut disk = self.disk();
-        disk.durable = live;
-        disk.syncs += 1;
-        Ok(())
+        let mut guard = self.disk();
+        let disk = &mut *guard;
+        if called.is_ok() && disk.lost.is_empty() {
+            disk.durable = live;
+            disk.syncs += 1;
+            return called;
+        }
+        if called.is_ok() {
+            disk.durable.resize(live.len(), 0);
+        }
+        for (at, new) in (0..).zip(live.chunks(SECTOR_BYTES)) {
+            let start = at as usize * SECTOR_BYTES;
+            if disk.lost.get(&at).is_some_and(|held| held == new) {
+                continue;
+            }
+            match disk.durable.get_mut(start..start + new.len()) {
+                Some(old) if called.is_ok() => old.copy_from_slice(new),
+                Some(old) if old == new => {}
+                _ => {
+                    disk.lost.insert(at, new.to_vec());
+                    continue;
+                }
+            }
+            disk.lost.remove(&at);
+        }
+        disk.syncs += u64::from(called.is_ok());
+        called
     }
 
     fn truncate(&self, len: u64) -> Result<(), Error> {
         self.call("truncate")?;
+        self.disk()
+            .lost
+            .retain(|at, _| *at < len / SECTOR_BYTES as u64);
         self.live.truncate(len)
     }
 
