@@ -443,24 +443,22 @@ impl<'a> Frame<'a> {
     /// ```
     #[inline]
     pub fn plain_value<'b>(bytes: &'b [u8], key: &[u8]) -> Option<&'b [u8]> {
-        const PUT: u8 = Kind::Put as u8;
-        let [_, _, _, _, flags, key_len, low, high] = *bytes.first_chunk::<8>()?;
-        if flags & !BATCH != PUT || usize::from(key_len) != key.len() || key_len >= 0x80 {
-            return None;
-        }
-        let (head_len, value_len) = if low < 0x80 {
-            (LENGTHS_AT + 2, usize::from(low))
-        } else if high < 0x80 {
-            (
-                LENGTHS_AT + 3,
-                usize::from(low & 0x7f) | usize::from(high) << 7,
-            )
-        } else {
-            return None;
-        };
-        let body = bytes.get(head_len..head_len + key.len() + value_len)?;
-        let (stored, value) = body.split_at_checked(key.len())?;
-        (stored == key).then_some(value)
+        let (frame, head_and_key_len) = plain_frame(bytes, key)?;
+        frame.get(head_and_key_len..)
+    }
+
+    /// As [`plain_value`](Self::plain_value), for a frame at `lsn` whose checksum is right.
+    #[inline]
+    pub fn verified_plain_value<'b>(
+        bytes: &'b [u8],
+        key: &[u8],
+        stamp: Stamp,
+        lsn: u64,
+    ) -> Option<&'b [u8]> {
+        let (frame, head_and_key_len) = plain_frame(bytes, key)?;
+        let (crc, covered) = frame.split_first_chunk::<CRC_LEN>()?;
+        let is_right = stamp.checksum_at(lsn, covered) == u32::from_le_bytes(*crc);
+        frame.get(head_and_key_len..).filter(|_| is_right)
     }
 
     /// Bytes of the whole frame.
@@ -580,6 +578,28 @@ fn check_previous(previous: &Previous) -> Result<(), FormatError> {
     } else {
         Err(FormatError::Malformed("previous version"))
     }
+}
+
+/// The frame at the front of `bytes` if it is a plain record with this key, and the
+/// length of its head and key.
+#[inline]
+fn plain_frame<'b>(bytes: &'b [u8], key: &[u8]) -> Option<(&'b [u8], usize)> {
+    const PUT: u8 = Kind::Put as u8;
+    let [_, _, _, _, flags, key_len, low, high] = *bytes.first_chunk::<8>()?;
+    if flags & !BATCH != PUT || usize::from(key_len) != key.len() || key_len >= 0x80 {
+        return None;
+    }
+    let (head_len, value_len) = if low < 0x80 {
+        (LENGTHS_AT + 2, usize::from(low))
+    } else if high < 0x80 {
+        let value_len = usize::from(low & 0x7f) | usize::from(high) << 7;
+        (LENGTHS_AT + 3, value_len)
+    } else {
+        return None;
+    };
+    let frame = bytes.get(..head_len + key.len() + value_len)?;
+    let stored = frame.get(head_len..head_len + key.len())?;
+    (stored == key).then_some((frame, head_len + key.len()))
 }
 
 fn too_large(what: &'static str, len: usize, max: usize) -> FormatError {

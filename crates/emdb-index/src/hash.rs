@@ -54,7 +54,7 @@ mod word;
 use std::sync::atomic::{AtomicU64, Ordering as StdOrdering};
 
 use crate::{
-    Entry, Error, FindError, Location, Verdict,
+    Entry, Error, FindError, Verdict,
     primitive::{Mutex, Ordering},
 };
 
@@ -192,20 +192,18 @@ impl HashIndex {
         prefetch::prefetch(self.arena.segment(leaf.id()).bucket(hash.home()));
     }
 
-    /// The location of the first entry whose hash bits fit, unproven: for
-    /// prefetching the record.
+    /// The first entry whose hash bits fit, if there is one at hand: nearly always that
+    /// of the key, if the key is there. `None` says nothing.
     #[inline]
     #[must_use]
-    pub fn first_candidate(&self, hash: u64) -> Option<Location> {
+    pub fn first_candidate(&self, hash: u64) -> Option<Entry> {
         let hash = Hash::new(hash);
         let leaf = self.directories.root().leaf(hash.rank());
         if leaf.is_unverified() {
             return None;
         }
         let segment = self.arena.segment(leaf.id());
-        segment.probe(hash, leaf.depth(), |_, word| {
-            word.entry().map(|entry| entry.location)
-        })
+        segment.probe(hash, leaf.depth(), |_, word| word.entry())
     }
 
     /// The memory of this index in bytes, everything counted.

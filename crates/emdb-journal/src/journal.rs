@@ -61,12 +61,23 @@ pub(crate) struct Core {
     pub(crate) medium: Box<dyn Medium>,
     pub(crate) commit: GroupCommit,
     pub(crate) gate: Gate,
+    /// Who replaces the sidecar; closing waits for it.
+    sidecar: Gate,
     header: Mutex<Header>,
     torn_bytes_cut: u64,
     growing: Mutex<Growing>,
     grow_wanted: Condvar,
     /// For the thread that grows ahead.
     me: Weak<Core>,
+}
+
+/// Gives a gate back, also on unwinding.
+struct Held<'a>(&'a Gate);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.release();
+    }
 }
 
 /// The thread that prepares large extents before they are needed, and what it is told.
@@ -121,6 +132,7 @@ impl Journal {
             medium,
             commit: GroupCommit::new(durable.min(tail), doubt),
             gate: Gate::default(),
+            sidecar: Gate::default(),
             header: Mutex::new(header),
             torn_bytes_cut,
             growing: Mutex::new(Growing::default()),
@@ -307,6 +319,14 @@ impl Journal {
         Frame::plain_value(self.core.extents.settled_bytes(position)?, key)
     }
 
+    /// As [`plain_value`](Self::plain_value), but `None` also if the frame is damaged.
+    #[inline]
+    pub fn verified_plain_value(&self, position: u64, key: &[u8]) -> Option<&[u8]> {
+        let bytes = self.core.extents.settled_bytes(position)?;
+        let lsn = self.core.base_lsn + position;
+        Frame::verified_plain_value(bytes, key, self.core.stamp, lsn)
+    }
+
     /// Checks every byte of a frame that [`frame`](Self::frame) gave for `position`.
     ///
     /// # Errors
@@ -411,10 +431,12 @@ impl Journal {
         Ok(nonce)
     }
 
-    /// Replaces the sidecar; see [`Medium::write_sidecar`].
+    /// Replaces the sidecar; see [`Medium::write_sidecar`]. One call runs at a time, and
+    /// [`close`](Self::close) waits for it.
     ///
     /// # Errors
-    /// As [`Medium::write_sidecar`]; nothing is poisoned.
+    /// As [`Medium::write_sidecar`]; nothing is poisoned. [`Error::WriteInProgress`] for
+    /// a call inside of `write`.
     pub fn write_sidecar(
         &self,
         write: &mut dyn FnMut(&mut dyn std::io::Write) -> std::io::Result<()>,
@@ -423,6 +445,10 @@ impl Journal {
         if self.core.options.read_only {
             return Err(Error::ReadOnly);
         }
+        self.core.sidecar.take("write_sidecar")?;
+        let _held = Held(&self.core.sidecar);
+        // Again: once closed, the sidecar is somebody else's.
+        self.core.check_open()?;
         self.core.medium.write_sidecar(write)
     }
 
@@ -487,9 +513,12 @@ impl Journal {
     /// clean end.
     ///
     /// # Errors
-    /// The first error met; the journal is closed all the same.
+    /// The first error met; the journal is closed all the same. Not so for
+    /// [`Error::WriteInProgress`], if this thread holds the write side or is writing the
+    /// sidecar.
     pub fn close(&self) -> Result<(), Error> {
         self.core.check_open()?;
+        self.core.sidecar.refuse_holder("close")?;
         self.core.close()
     }
 }
@@ -682,7 +711,7 @@ impl Core {
                     self.stop_growing();
                     self.extents.stop();
                     self.set_closed();
-                    self.medium.release();
+                    self.release_medium();
                 }
                 return Err(error);
             }
@@ -693,9 +722,17 @@ impl Core {
         self.extents.stop();
         let result = self.finish_file(tail);
         self.set_closed();
+        // Who writes the sidecar may be waiting for the write side.
         drop(batch);
-        self.medium.release();
+        self.release_medium();
         result
+    }
+
+    /// Lets others open the medium, once no sidecar is on its way any more.
+    fn release_medium(&self) {
+        // Only the thread that writes it is refused, and that one cannot close.
+        let _ = self.sidecar.wait("close");
+        self.medium.release();
     }
 
     /// From here on no header is written.

@@ -47,6 +47,38 @@ impl Engine {
         extent: Extent,
         upto: u64,
     ) -> Result<Option<&'a [u8]>> {
+        match self.find_plain(space, hash, key, upto) {
+            Some(value) => Ok(Some(value)),
+            None => self.find_in_full(space, hash, key, extent, upto),
+        }
+    }
+
+    /// Where nearly every read of a key that is there ends: a plain record of the
+    /// default namespace, verified before. `None` says nothing.
+    #[inline]
+    fn find_plain(&self, space: &Space, hash: u64, key: &[u8], upto: u64) -> Option<&[u8]> {
+        let entry = space.index.first_candidate(hash)?;
+        let position = entry.location.get();
+        let value = match self.verify_reads {
+            VerifyReads::Once if !entry.verified => None,
+            VerifyReads::Once | VerifyReads::Never => self.journal.plain_value(position, key),
+            VerifyReads::Always => self.journal.verified_plain_value(position, key),
+        }?;
+        // The entry was loaded before, so a batch that stored it is still hidden.
+        let is_seen = position < upto.min(self.journal.hidden_from());
+        (is_seen && space.id() == 0 && !space.is_dropped()).then_some(value)
+    }
+
+    /// As `find`, for frames of every kind and keys that are not there.
+    #[inline(never)]
+    fn find_in_full<'a>(
+        &'a self,
+        space: &Arc<Space>,
+        hash: u64,
+        key: &[u8],
+        extent: Extent,
+        upto: u64,
+    ) -> Result<Option<&'a [u8]>> {
         loop {
             let epoch = space.epoch();
             if space.is_dropped() {
@@ -84,33 +116,11 @@ impl Engine {
         extent: Extent,
         upto: u64,
     ) -> Result<Verdict<Option<&'a [u8]>>> {
-        let position = entry.location.get();
         let verify = match self.verify_reads {
             VerifyReads::Once => !entry.verified,
             VerifyReads::Always => true,
             VerifyReads::Never => false,
         };
-        if !verify
-            && id == 0
-            && let Some(value) = self.journal.plain_value(position, key)
-            && position < upto.min(self.journal.hidden_from())
-        {
-            // Nearly every read ends here.
-            return Ok(Verdict::Found(Some(value)));
-        }
-        self.check_in_full(entry, id, key, extent, upto, verify)
-    }
-
-    /// As `check`, for frames of every kind.
-    fn check_in_full<'a>(
-        &'a self,
-        entry: Entry,
-        id: u32,
-        key: &[u8],
-        extent: Extent,
-        upto: u64,
-        verify: bool,
-    ) -> Result<Verdict<Option<&'a [u8]>>> {
         let position = entry.location.get();
         let frame = self.journal.frame(position)?;
         if frame.key != key || frame.namespace != id {
@@ -237,8 +247,8 @@ impl Engine {
                 space.index.prefetch(*hash);
             }
             for hash in hashes.iter().take(group.len()) {
-                if let Some(location) = space.index.first_candidate(*hash) {
-                    self.journal.prefetch(location.get());
+                if let Some(entry) = space.index.first_candidate(*hash) {
+                    self.journal.prefetch(entry.location.get());
                 }
             }
             for (hash, key) in hashes.iter().zip(group) {

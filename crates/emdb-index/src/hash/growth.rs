@@ -106,21 +106,26 @@ impl Guard<'_> {
             return Err(Error::Full.into());
         }
         let start = self.leaf.start(self.hash.rank());
+        let leaf = self.leaf;
+        let mut renew = |bucket, word: Word| {
+            let Some(entry) = word.entry() else {
+                return Ok(word);
+            };
+            let hash = Hash::new(rehash(entry.location).map_err(FindError::Check)?);
+            let is_its =
+                hash.home() == Contents::home(bucket, word) && leaf.start(hash.rank()) == start;
+            if !is_its {
+                return Err(FindError::Index(Error::Damaged));
+            }
+            Ok(word.retagged(hash, depth))
+        };
+        if let Some([lower, upper]) = old.halves(&mut renew)? {
+            self.split(&lower, &upper)?;
+            return Ok(());
+        }
         let old = old.map(|bucket, word| match word.split() {
             Some(_) => Ok(Some(word)),
-            None => {
-                let Some(entry) = word.entry() else {
-                    return Ok(None);
-                };
-                let hash = rehash(entry.location).map_err(FindError::Check)?;
-                let hash = Hash::new(hash);
-                let is_its = hash.home() == Contents::home(bucket, word)
-                    && self.leaf.start(hash.rank()) == start;
-                if !is_its {
-                    return Err(FindError::Index(Error::Damaged));
-                }
-                Ok(Some(word.retagged(hash, depth)))
-            }
+            None => renew(bucket, word).map(Some),
         })?;
         self.split(&half(&old, false), &half(&old, true))?;
         Ok(())

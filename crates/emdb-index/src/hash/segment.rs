@@ -132,21 +132,15 @@ impl Segment {
         for displacement in 0..PROBES {
             let bucket = self.bucket(hash.home() + displacement);
             let pattern = pattern.displaced(displacement);
-            let words = bucket.load();
-            let mut fits = 0_u32;
-            for (at, word) in words.iter().enumerate() {
-                fits |= u32::from(word.may_match(pattern)) << at;
-            }
-            while fits != 0 {
-                let at = fits.trailing_zeros() as usize % SLOTS;
-                fits &= fits - 1;
-                if words[at].matches(pattern)
-                    && let Some(result) = check(&bucket.0[at], words[at])
+            for at in bucket.slots_where(|word| word.may_match(pattern)) {
+                let word = bucket.word(at);
+                if word.matches(pattern)
+                    && let Some(result) = check(&bucket.0[at], word)
                 {
                     return Some(result);
                 }
             }
-            if words.contains(&Word::EMPTY) {
+            if bucket.has_empty() {
                 break;
             }
         }
@@ -164,18 +158,20 @@ impl Segment {
         let pattern = hash.pattern(depth);
         let mut free = None;
         for displacement in 0..PROBES {
-            let bucket = (hash.home() + displacement) % BUCKETS;
+            let at = (hash.home() + displacement) % BUCKETS;
+            let bucket = self.bucket(at);
             let pattern = pattern.displaced(displacement);
-            let mut ends = false;
-            for (slot, word) in self.bucket(bucket).load().into_iter().enumerate() {
-                if word.is_free() {
-                    ends |= word == Word::EMPTY;
-                    free = free.or(Some((Slot { bucket, slot }, word)));
-                } else if word.may_match(pattern) && word.matches(pattern) && is_it(word)? {
-                    return Ok(Search::Found(Slot { bucket, slot }, word));
+            for slot in bucket.slots_where(|word| word.may_match(pattern)) {
+                let word = bucket.word(slot);
+                if word.matches(pattern) && is_it(word)? {
+                    return Ok(Search::Found(Slot { bucket: at, slot }, word));
                 }
             }
-            if ends {
+            if free.is_none() {
+                let first = bucket.slots_where(Word::is_free).next();
+                free = first.map(|slot| (Slot { bucket: at, slot }, bucket.word(slot)));
+            }
+            if bucket.has_empty() {
                 break;
             }
         }
@@ -191,7 +187,7 @@ impl Segment {
     /// Whether the slot's bucket has an EMPTY slot.
     #[inline]
     pub(super) fn ends_at(&self, at: Slot) -> bool {
-        self.0[at.bucket].load().contains(&Word::EMPTY)
+        self.0[at.bucket].has_empty()
     }
 
     /// Every slot, one after the other.
@@ -213,12 +209,39 @@ impl Segment {
 }
 
 impl Bucket {
+    #[inline]
+    fn word(&self, at: usize) -> Word {
+        // Acquire: pairs with the Release in `Segment::store` and `fill`; also
+        // keeps the later look at the directory behind these loads.
+        Word(self.0[at % SLOTS].load(Ordering::Acquire))
+    }
+
     /// The slots, one after the other.
     #[inline]
     pub(super) fn load(&self) -> [Word; SLOTS] {
-        // Acquire: pairs with the Release in `Segment::store` and `fill`; also
-        // keeps the later look at the directory behind these loads.
-        std::array::from_fn(|at| Word(self.0[at].load(Ordering::Acquire)))
+        std::array::from_fn(|at| self.word(at))
+    }
+
+    /// The slots whose words are so, when each is looked at. Which ones they are is
+    /// random, so there is no branch for each slot: a processor would guess wrong.
+    #[inline]
+    fn slots_where(&self, is_so: impl Fn(Word) -> bool) -> impl Iterator<Item = usize> {
+        let mut slots = 0_u32;
+        for at in 0..SLOTS {
+            slots |= u32::from(is_so(self.word(at))) << at;
+        }
+        std::iter::from_fn(move || {
+            let at = slots.trailing_zeros() as usize;
+            slots &= slots.wrapping_sub(1);
+            (at < SLOTS).then_some(at)
+        })
+    }
+
+    #[inline]
+    fn has_empty(&self) -> bool {
+        self.slots_where(|word| word == Word::EMPTY)
+            .next()
+            .is_some()
     }
 }
 
@@ -255,6 +278,40 @@ impl Contents {
             }
         }
         false
+    }
+
+    /// The entries of the lower and the upper half as they are after a split, or `None`
+    /// if one finds no room. `renew` gives an entry whose tag is worn out a new one.
+    pub(super) fn halves<E>(
+        &self,
+        mut renew: impl FnMut(usize, Word) -> Result<Word, E>,
+    ) -> Result<Option<[Self; 2]>, E> {
+        let mut halves = [const { Self::new() }; 2];
+        let mut used = [[0_usize; BUCKETS]; 2];
+        for (bucket, words) in self.0.iter().enumerate() {
+            for word in words.iter().filter(|word| !word.is_free()) {
+                let home = Self::home(bucket, *word);
+                let (word, split) = match word.split() {
+                    Some(split) => (*word, split),
+                    None => {
+                        let renewed = renew(bucket, *word)?;
+                        let Some(split) = renewed.split() else {
+                            return Ok(None);
+                        };
+                        (renewed, split)
+                    }
+                };
+                let half = usize::from(word.upper_half());
+                let has_room = |more: &usize| used[half][(home + more) % BUCKETS] < SLOTS;
+                let Some(displacement) = (0..PROBES).find(has_room) else {
+                    return Ok(None);
+                };
+                let to = (home + displacement) % BUCKETS;
+                halves[half].0[to][used[half][to] % SLOTS] = split.displaced(displacement);
+                used[half][to] += 1;
+            }
+        }
+        Ok(Some(halves))
     }
 
     /// Takes entries out without moving the others: `keep` says what becomes
