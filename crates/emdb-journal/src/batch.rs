@@ -22,7 +22,7 @@ const CLOSE_BYTES: u64 = 256;
 /// How often a batch looks whether space is running out.
 const GROW_BYTES: u64 = 1 << 18;
 
-/// Who holds the write side.
+/// Who holds the write side, or the sidecar.
 #[derive(Default)]
 pub(crate) struct Gate {
     owner: Mutex<Option<ThreadId>>,
@@ -34,7 +34,23 @@ impl Gate {
         self.owner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until nobody holds the write side.
+    /// Takes it for this thread; waits for whoever has it.
+    pub(crate) fn take(&self, call: &'static str) -> Result<(), Error> {
+        *self.wait_free(call)? = Some(std::thread::current().id());
+        Ok(())
+    }
+
+    /// Refuses a call on the thread that holds it.
+    pub(crate) fn refuse_holder(&self, call: &'static str) -> Result<(), Error> {
+        match *self.owner() {
+            Some(holder) if holder == std::thread::current().id() => {
+                Err(Error::WriteInProgress(call))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until nobody holds it.
     pub(crate) fn wait(&self, call: &'static str) -> Result<(), Error> {
         drop(self.wait_free(call)?);
         Ok(())
@@ -54,12 +70,12 @@ impl Gate {
         Ok(owner)
     }
 
-    /// Whether somebody holds the write side.
+    /// Whether somebody holds it.
     pub(crate) fn is_held(&self) -> bool {
         self.owner().is_some()
     }
 
-    fn release(&self) {
+    pub(crate) fn release(&self) {
         *self.owner() = None;
         self.free.notify_all();
     }
@@ -88,9 +104,7 @@ impl Core {
         if self.options.read_only {
             return Err(Error::ReadOnly);
         }
-        let mut owner = self.gate.wait_free(call)?;
-        *owner = Some(std::thread::current().id());
-        drop(owner);
+        self.gate.take(call)?;
         let word = self.tail.word.fetch_or(BATCH, Ordering::SeqCst);
         let begin = word & POSITION;
         let mut batch = Batch {

@@ -492,6 +492,71 @@ fn space_that_is_being_prepared_is_there_before_close_cuts_the_file() {
 }
 
 #[test]
+fn sidecar_that_is_being_written_is_there_before_close_lets_others_in() {
+    // Otherwise a late checkpoint takes the place of the one of whoever opens next.
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let (began, begun) = mpsc::channel();
+    let (release, released) = mpsc::channel();
+    let released = Mutex::new(released);
+    let seen = Arc::clone(&events);
+    let probe = Probe::new(MemoryMedium::new(), move |call| {
+        if call == "write_sidecar" {
+            began.send(()).unwrap();
+            // Gives a close that does not wait the time to go wrong.
+            let early = released
+                .lock()
+                .unwrap()
+                .recv_timeout(Duration::from_millis(200));
+            seen.lock().unwrap().push("sidecar written");
+            assert_eq!(early, Err(mpsc::RecvTimeoutError::Timeout));
+        }
+        if call == "release" {
+            seen.lock().unwrap().push("released");
+            // A test that has ended already does not listen.
+            let _ = release.send(());
+        }
+        Ok(())
+    });
+    let (journal, _) = open(probe).unwrap();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| journal.write_sidecar(&mut |_| Ok(())));
+        begun.recv_timeout(HANG).unwrap();
+        journal.close().unwrap();
+        writer.join().unwrap().unwrap();
+    });
+    let events = events.lock().unwrap();
+    assert_eq!(events[..], ["sidecar written", "released"]);
+    let late = journal.write_sidecar(&mut |_| Ok(()));
+    assert!(matches!(late, Err(Error::Closed)), "{late:?}");
+}
+
+#[test]
+fn writing_a_sidecar_can_append_while_the_journal_is_being_closed() {
+    let (closing, close) = mpsc::channel();
+    let (_, journal) = simulated();
+    let journal = &journal;
+    let (written, closed) = std::thread::scope(|scope| {
+        let closer = scope.spawn(move || {
+            close.recv_timeout(HANG).unwrap();
+            journal.close()
+        });
+        let written = journal.write_sidecar(&mut |_| {
+            let nested = journal.close();
+            assert!(matches!(nested, Err(Error::WriteInProgress("close"))));
+            let nested = journal.write_sidecar(&mut |_| Ok(()));
+            assert!(matches!(nested, Err(Error::WriteInProgress(_))));
+            closing.send(()).unwrap();
+            while journal.append(&put(b"a", b"1")).is_ok() {}
+            Ok(())
+        });
+        (written, closer.join().unwrap())
+    });
+    written.unwrap();
+    closed.unwrap();
+    assert!(matches!(journal.check_open(), Err(Error::Closed)));
+}
+
+#[test]
 fn sync_that_ends_after_another_failed_is_not_believed() {
     // The operating system reports a lost write to one caller of fsync only: the sync
     // of a header may be the one that hears of it.
