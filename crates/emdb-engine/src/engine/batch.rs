@@ -36,6 +36,14 @@ impl Engine {
         if chunk.is_empty() {
             return Ok(());
         }
+        if more {
+            // The iterator runs with the write side held, and may wait for reads in other
+            // namespaces. One that found a damaged index would need the write side.
+            for other in self.spaces() {
+                // An index that cannot be rebuilt says so when it is read.
+                let _ = self.check_index(&other);
+            }
+        }
         let mut writer = BatchWriter::begin(self, space, CALL)?;
         loop {
             writer.put_all(&chunk)?;

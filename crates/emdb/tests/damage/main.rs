@@ -327,6 +327,59 @@ fn a_damaged_checkpoint_does_not_stop_writing() {
     }
 }
 
+/// Every key of the default namespace is read inside of the iterator of `insert_many`
+/// into another one, by `read`, whatever part of the checkpoint is damaged.
+fn check_reads_inside_of_a_batch(
+    read: impl Fn(&Emdb, Vec<u8>) -> emdb::Result<Option<Vec<u8>>> + Send + Sync + 'static,
+) {
+    let mut stored = stored(true);
+    // Up to its end, so that opening replays nothing and meets no damage yet.
+    let disk = Arc::new(stored.disk());
+    let db = Emdb::builder()
+        .build_on(Box::new(Arc::clone(&disk)))
+        .unwrap();
+    db.checkpoint().unwrap();
+    db.close().unwrap();
+    stored.journal = disk.durable_bytes();
+    let sidecar = disk.sidecar_bytes().unwrap();
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for at in (0..sidecar.len()).step_by(stride(701)) {
+            let mut damaged = sidecar.clone();
+            damaged[at] ^= 0x55;
+            let disk = Arc::new(stored.disk().with_sidecar(Some(damaged)));
+            let db = Emdb::builder().build_on(Box::new(disk)).unwrap();
+            let named = db.namespace("named").unwrap();
+            // More than is pulled before the write side is taken.
+            let filler = (0..3_u8).map(|number| (vec![number], vec![0; 700_000]));
+            let reads = stored.root.iter().map(|(key, value)| {
+                let found = read(&db, key.clone()).unwrap();
+                assert_eq!(found.as_ref(), Some(value), "byte {at}");
+                (key.clone(), value.clone())
+            });
+            named.insert_many(filler.chain(reads)).unwrap();
+            db.verify().unwrap();
+        }
+        done.send(()).unwrap();
+    });
+    // Longer than it takes, so that a hang fails instead of lasting for ever.
+    let ended = ended.recv_timeout(std::time::Duration::from_secs(120));
+    assert_eq!(ended, Ok(()));
+}
+
+#[test]
+fn a_damaged_checkpoint_does_not_stop_reading_inside_of_a_batch() {
+    check_reads_inside_of_a_batch(|db, key| db.get(key));
+}
+
+#[test]
+fn a_damaged_checkpoint_does_not_stop_a_thread_that_a_batch_waits_for() {
+    // As where records come through a channel from a thread that reads.
+    check_reads_inside_of_a_batch(|db, key| {
+        std::thread::scope(|scope| scope.spawn(|| db.get(key)).join().unwrap())
+    });
+}
+
 #[test]
 fn a_damaged_checkpoint_does_not_stop_reading_after_a_failed_sync() {
     let stored = stored(true);
