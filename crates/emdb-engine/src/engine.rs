@@ -16,12 +16,14 @@ mod catalog;
 mod checkpoint;
 mod read;
 mod recover;
+mod timer;
 mod verify;
 mod write;
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use emdb_index::FindError;
@@ -31,6 +33,7 @@ use siphasher::sip::SipHasher13;
 pub(crate) use checkpoint::Checkpoints;
 pub(crate) use read::Extent;
 pub(crate) use recover::open;
+pub(crate) use timer::Timer;
 pub(crate) use write::Step;
 
 use crate::builder::VerifyReads;
@@ -49,6 +52,7 @@ pub(crate) struct Engine {
     pub(crate) snapshots: Snapshots,
     dead_bytes: AtomicU64,
     pub(crate) checkpoints: Checkpoints,
+    sync_timer: Timer,
     handles: AtomicUsize,
 }
 
@@ -68,6 +72,7 @@ pub(crate) struct Catalog {
 pub(crate) struct EngineOptions {
     pub(crate) verify_reads: VerifyReads,
     pub(crate) checkpoint_bytes: Option<u64>,
+    pub(crate) sync_every: Option<Duration>,
     pub(crate) read_only: bool,
 }
 
@@ -139,6 +144,7 @@ impl Engine {
         self.journal.wait_for_batch("close")?;
         let checkpoint = self.checkpoint_if_grown();
         let closed = self.journal.close();
+        self.sync_timer.stop();
         // A missing checkpoint costs time at the next opening; a failed sync, data.
         closed?;
         checkpoint
@@ -203,7 +209,18 @@ impl Engine {
         space.release_past(|ended| self.snapshots.all_after(ended));
     }
 
+    #[inline]
     fn lock<'a>(&self, space: &'a Arc<Space>, hash: u64) -> Result<emdb_index::Guard<'a>> {
+        if !space.is_broken()
+            && let Ok(guard) = space.index.lock(hash)
+        {
+            return Ok(guard);
+        }
+        self.lock_damaged(space, hash)
+    }
+
+    #[cold]
+    fn lock_damaged<'a>(&self, space: &'a Arc<Space>, hash: u64) -> Result<emdb_index::Guard<'a>> {
         loop {
             if space.is_broken() {
                 return Err(read::broken());
@@ -220,8 +237,9 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         if self.journal.is_forked() {
-            // The helper thread, its locks and the file belong to the parent.
+            // The helper threads, their locks and the file belong to the parent.
             self.checkpoints.forget();
+            self.sync_timer.forget();
         }
     }
 }
@@ -262,6 +280,8 @@ impl Drop for Handle {
             // `close` tells errors; dropping the last handle is silent.
             let _ = self.close();
         }
+        // Closing did that, unless it could not close.
+        self.sync_timer.stop();
     }
 }
 

@@ -287,44 +287,54 @@ impl<'a> FrameSpec<'a> {
         lsn: u64,
     ) -> Result<usize, FormatError> {
         let head = self.head(stamp)?;
-        let mut writer = Writer::new(out);
-        writer.put(head.as_bytes())?;
-        writer.put(self.key)?;
-        writer.put(self.value)?;
-        let len = writer.position();
+        let len = head.len + self.key.len() + self.value.len();
         let frame = out
             .get_mut(..len)
             .ok_or(FormatError::Truncated("output buffer"))?;
-        Self::seal(frame, head.as_bytes().len() + self.key.len(), stamp, lsn)?;
+        self.store(&head, frame, stamp, lsn)?;
         Ok(len)
     }
 
-    /// Sets the checksum of a frame whose head, key and value lie in `frame`.
-    ///
-    /// `covered_len` is the length of head and key; it limits the checksum only
-    /// when the value has a checksum of its own.
+    /// Stores the frame, its head made before, and gives its checksum.
     ///
     /// # Errors
-    /// [`FormatError::Truncated`] if `frame` is shorter than a frame can be.
+    /// [`FormatError::Truncated`] if `out` has not exactly the frame's length.
     #[inline]
-    pub fn seal(
-        frame: &mut [u8],
-        covered_len: usize,
+    pub fn store(
+        &self,
+        head: &Head,
+        out: &mut [u8],
         stamp: Stamp,
         lsn: u64,
-    ) -> Result<(), FormatError> {
-        let own_value_checksum = frame.len().saturating_sub(covered_len) > VALUE_INLINE_MAX;
-        let (crc, rest) = frame
-            .split_first_chunk_mut::<CRC_LEN>()
-            .ok_or(FormatError::Truncated("frame"))?;
-        let covered = if own_value_checksum {
-            rest.get(..covered_len.saturating_sub(CRC_LEN))
-                .unwrap_or(rest)
+    ) -> Result<u32, FormatError> {
+        const SHORT: usize = 16;
+        const WRONG: FormatError = FormatError::Truncated("output buffer");
+        // The head of nearly every frame, and some of the key's place: one copy of a
+        // length that the compiler knows.
+        match (out.first_chunk_mut(), head.bytes.first_chunk::<SHORT>()) {
+            (Some(to), Some(from)) if head.len <= SHORT => *to = *from,
+            _ => out
+                .get_mut(..head.len)
+                .ok_or(WRONG)?
+                .copy_from_slice(head.as_bytes()),
+        }
+        let body = out.get_mut(head.len..).ok_or(WRONG)?;
+        let (key, value) = body.split_at_mut_checked(self.key.len()).ok_or(WRONG)?;
+        if value.len() != self.value.len() {
+            return Err(WRONG);
+        }
+        key.copy_from_slice(self.key);
+        value.copy_from_slice(self.value);
+        let covered_len = if self.value.len() > VALUE_INLINE_MAX {
+            head.len + self.key.len()
         } else {
-            rest
+            out.len()
         };
-        *crc = stamp.checksum_at(lsn, covered).to_le_bytes();
-        Ok(())
+        let covered = out.get_mut(..covered_len).ok_or(WRONG)?;
+        let (crc, covered) = covered.split_first_chunk_mut().ok_or(WRONG)?;
+        let checksum = stamp.checksum_at(lsn, covered);
+        *crc = checksum.to_le_bytes();
+        Ok(checksum)
     }
 
     #[inline]

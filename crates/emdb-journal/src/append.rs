@@ -8,7 +8,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use emdb_format::{FrameSpec, MARKER_DISTANCE, Marker, POSITION_MAX, marker_frame_len};
+use emdb_format::{FrameSpec, Head, MARKER_DISTANCE, Marker, POSITION_MAX, marker_frame_len};
 
 use crate::error::Error;
 use crate::journal::Core;
@@ -68,8 +68,7 @@ impl Core {
         publish: impl FnOnce(u64),
     ) -> Result<Result<Lsn, Busy>, Error> {
         let head = spec.head(self.stamp)?;
-        let head = head.as_bytes();
-        let len = (head.len() + spec.key.len() + spec.value.len()) as u64;
+        let len = (head.as_bytes().len() + spec.key.len() + spec.value.len()) as u64;
         let (start, position, end) = loop {
             // Relaxed: the exchange below orders what matters.
             let word = self.tail.word.load(Ordering::Relaxed);
@@ -108,7 +107,7 @@ impl Core {
         if position != start {
             self.store_marker(start)?;
         }
-        self.store(position, head, spec, len)?;
+        self.store(position, &head, spec, len)?;
         self.wait_turn(start)?;
         // Release: pairs with the Acquire in `readable`; the frame is whole.
         self.tail.readable.store(end, Ordering::Release);
@@ -184,32 +183,20 @@ impl Core {
     pub(crate) fn store(
         &self,
         position: u64,
-        head: &[u8],
+        head: &Head,
         spec: &FrameSpec<'_>,
         len: u64,
     ) -> Result<u32, Error> {
         let lsn = self.base_lsn + position;
-        let covered = head.len() + spec.key.len();
-        let mut checksum = 0;
-        let mut seal = |frame: &mut [u8]| {
-            // The frame has a head's length at least, so sealing cannot fail.
-            let _ = FrameSpec::seal(frame, covered, self.stamp, lsn);
-            checksum = frame
-                .first_chunk::<4>()
-                .map_or(0, |bytes| u32::from_le_bytes(*bytes));
-        };
         if self.store == Store::Mapped {
-            self.extents
-                .store(position, &[head, spec.key, spec.value], len, seal)
-                .ok_or_else(|| Error::corrupted(position, "reserved space is not mapped"))?;
-        } else {
-            let mut frame = Vec::with_capacity(len as usize);
-            frame.extend_from_slice(head);
-            frame.extend_from_slice(spec.key);
-            frame.extend_from_slice(spec.value);
-            seal(&mut frame);
-            self.written(self.medium.write_at(position, &frame))?;
+            let stored = self.extents.store(position, len, |frame| {
+                spec.store(head, frame, self.stamp, lsn)
+            });
+            return Ok(stored.ok_or_else(|| unmapped(position))??);
         }
+        let mut frame = vec![0; len as usize];
+        let checksum = spec.store(head, &mut frame, self.stamp, lsn)?;
+        self.written(self.medium.write_at(position, &frame))?;
         Ok(checksum)
     }
 
@@ -236,8 +223,8 @@ impl Core {
         let frame = frame.get(..len).unwrap_or(&[]);
         if self.store == Store::Mapped {
             self.extents
-                .store(position, &[frame], len as u64, |_| {})
-                .ok_or_else(|| Error::corrupted(position, "reserved space is not mapped"))
+                .store(position, len as u64, |to| to.copy_from_slice(frame))
+                .ok_or_else(|| unmapped(position))
         } else {
             self.written(self.medium.write_at(position, frame))
         }
@@ -262,6 +249,11 @@ impl Core {
         }
         Ok(())
     }
+}
+
+#[cold]
+fn unmapped(position: u64) -> Error {
+    Error::corrupted(position, "reserved space is not mapped")
 }
 
 /// Reserved space whose frame is not whole: poisons when dropped, since the hole can

@@ -150,6 +150,9 @@ impl Batch<'_> {
     /// [`Error::TooLarge`] and [`Error::Io`] leave the batch as it was.
     /// [`Error::Poisoned`] after a failed write.
     pub fn append(&mut self, spec: &FrameSpec<'_>) -> Result<u64, Error> {
+        if self.closed {
+            return Err(Error::Closed);
+        }
         let spec = FrameSpec {
             batch: true,
             ..*spec
@@ -164,8 +167,7 @@ impl Batch<'_> {
         let core = self.core;
         core.check_writable()?;
         let head = spec.head(core.stamp)?;
-        let head = head.as_bytes();
-        let len = (head.len() + spec.key.len() + spec.value.len()) as u64;
+        let len = (head.as_bytes().len() + spec.key.len() + spec.value.len()) as u64;
         let marker = if self.cursor >= core.tail.marker_due.load(Ordering::Relaxed) {
             marker_frame_len(self.cursor) as u64
         } else {
@@ -180,7 +182,7 @@ impl Batch<'_> {
         if marker != 0 {
             core.store_marker(self.cursor)?;
         }
-        let checksum = core.store(position, head, spec, len)?;
+        let checksum = core.store(position, &head, spec, len)?;
         self.cursor = end;
         if position / GROW_BYTES != end / GROW_BYTES {
             core.grow_ahead(end);
@@ -190,13 +192,13 @@ impl Batch<'_> {
         Ok((position, checksum))
     }
 
-    /// Makes the batch count, calls `visible` while nobody can see it yet, then lets
-    /// everybody see all of it at once.
+    /// Appends the frame that makes the batch count, so that [`commit`](Self::commit)
+    /// can fail no more but for a sync. Nothing can be appended any more.
     ///
     /// # Errors
     /// [`Error::Poisoned`] after a failed write; the batch does not count then.
-    pub fn commit(mut self, visible: impl FnOnce()) -> Result<Lsn, Error> {
-        if self.count > 0 {
+    pub fn seal(&mut self) -> Result<(), Error> {
+        if self.count > 0 && !self.closed {
             let value = Commit {
                 count: self.count,
                 sum: self.sum,
@@ -208,8 +210,18 @@ impl Batch<'_> {
             };
             self.append_frame(&spec, 0)?;
         }
-        // From here on the batch counts, even if `visible` panics.
+        // From here on the batch counts, whatever happens.
         self.closed = true;
+        Ok(())
+    }
+
+    /// Makes the batch count, calls `visible` while nobody can see it yet, then lets
+    /// everybody see all of it at once.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] after a failed write; the batch does not count then.
+    pub fn commit(mut self, visible: impl FnOnce()) -> Result<Lsn, Error> {
+        self.seal()?;
         visible();
         let end = self.cursor;
         let core = self.core;

@@ -107,6 +107,7 @@ impl Map {
         (offset < self.0.len).then_some(offset as u64)
     }
 
+    #[inline]
     fn range(&self, position: u64, len: u64) -> Option<(usize, usize)> {
         let end = position.checked_add(len)?;
         (end <= self.len()).then_some((position as usize, len as usize))
@@ -126,27 +127,17 @@ impl Map {
         Some(unsafe { std::slice::from_raw_parts(start, len) })
     }
 
-    /// Copies `parts`, one after the other, to `position`; `None` past the map.
-    ///
-    /// The bytes must be prepared and reserved by the caller alone.
-    pub(crate) fn store(&self, position: u64, parts: &[&[u8]]) -> Option<()> {
-        let total = parts
-            .iter()
-            .try_fold(0_u64, |sum, part| sum.checked_add(part.len() as u64))?;
-        let (mut at, _) = self.range(position, total)?;
-        for part in parts {
-            // SAFETY: `range` proved that all parts lie within the mapped region.
-            let to = unsafe { self.0.base.add(at) };
-            // SAFETY: source and target are valid for the part's length, as shown; they
-            // do not overlap, since the target was reserved by the caller alone and
-            // nothing is handed out of it before it is complete.
-            unsafe { ptr::copy_nonoverlapping(part.as_ptr(), to, part.len()) };
-            at += part.len();
-        }
+    /// Copies `bytes` to `position`, which the caller alone has reserved; `None` past
+    /// the map.
+    pub(crate) fn store(&self, position: u64, bytes: &[u8]) -> Option<()> {
+        let to = self.reserved(position, bytes.len() as u64)?;
+        // SAFETY: the bytes are mapped, and reserved for the caller alone.
+        unsafe { &mut *to }.copy_from_slice(bytes);
         Some(())
     }
 
     /// Where the reserved bytes at `position` are, for the one caller that reserved them.
+    #[inline]
     fn reserved(&self, position: u64, len: u64) -> Option<*mut [u8]> {
         let (at, len) = self.range(position, len)?;
         // SAFETY: `range` proved that `at` lies within the mapped region.
@@ -398,22 +389,18 @@ impl Extents {
         self.prepared.load(Ordering::Acquire)
     }
 
-    /// Copies a frame into reserved space and hands it to `seal`.
+    /// Hands the reserved bytes at `position` to `fill`.
     #[inline]
-    pub(crate) fn store(
+    pub(crate) fn store<T>(
         &self,
         position: u64,
-        parts: &[&[u8]],
         len: u64,
-        seal: impl FnOnce(&mut [u8]),
-    ) -> Option<()> {
-        let map = &self.current().map;
-        map.store(position, parts)?;
-        let frame = map.reserved(position, len)?;
+        fill: impl FnOnce(&mut [u8]) -> T,
+    ) -> Option<T> {
+        let frame = self.current().map.reserved(position, len)?;
         // SAFETY: the bytes are mapped, and the caller reserved them, below `prepared`,
         // for itself alone.
-        seal(unsafe { &mut *frame });
-        Some(())
+        Some(fill(unsafe { &mut *frame }))
     }
 
     /// Says that everything below `position` is complete.

@@ -203,6 +203,14 @@ impl Journal {
         Ok(())
     }
 
+    /// Begins to load the space that the next append will store into.
+    #[inline]
+    pub fn prefetch_end(&self) {
+        self.core
+            .extents
+            .prefetch(self.core.tail.word.load(Ordering::Relaxed) & POSITION);
+    }
+
     /// Whether a batch holds the write side.
     #[inline]
     pub fn is_batch_open(&self) -> bool {
@@ -468,6 +476,13 @@ impl Journal {
         match scan.frames(from, visit)? {
             (_, None) => Ok(()),
             (end, Some(error)) => Err(Error::corrupted(end.position(), error.to_string()).into()),
+        }
+    }
+
+    /// On a poisoned journal: waits until no writer stores or publishes any more.
+    pub fn wait_for_writers(&self) {
+        if self.core.is_poisoned() {
+            self.core.wait_for_writers();
         }
     }
 

@@ -47,8 +47,9 @@ impl Engine {
     ) -> Result<T> {
         self.check_open()?;
         let hash = self.hash(key);
-        // On its way while the stripe is locked.
+        // On their way while the stripe is locked.
         space.index.prefetch(hash);
+        self.journal.prefetch_end();
         loop {
             let mut guard = self.lock(space, hash)?;
             // A batch that began before the stripe was locked may need it; one that
@@ -127,6 +128,7 @@ impl Engine {
         }
     }
 
+    #[inline]
     pub(super) fn make_room(&self, guard: &mut Guard<'_>) -> Result<()> {
         guard
             .make_room(|location| {

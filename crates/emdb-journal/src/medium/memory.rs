@@ -78,7 +78,7 @@ impl Medium for MemoryMedium {
 
     fn write_at(&self, position: u64, bytes: &[u8]) -> Result<(), Error> {
         let map = self.map.get().ok_or_else(out_of_memory)?;
-        map.store(position, &[bytes]).ok_or_else(out_of_memory)
+        map.store(position, bytes).ok_or_else(out_of_memory)
     }
 
     fn sync(&self) -> Result<(), Error> {
