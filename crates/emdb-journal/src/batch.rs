@@ -193,7 +193,8 @@ impl Batch<'_> {
     }
 
     /// Appends the frame that makes the batch count, so that [`commit`](Self::commit)
-    /// can fail no more but for a sync. Nothing can be appended any more.
+    /// can fail no more but for a sync. Nothing can be appended any more, and dropping the
+    /// batch does not discard it any more.
     ///
     /// # Errors
     /// [`Error::Poisoned`] after a failed write; the batch does not count then.

@@ -153,28 +153,18 @@ impl<'a> BatchWriter<'a> {
     }
 
     fn commit(mut self) -> Result<()> {
+        if let Some(batch) = &mut self.batch {
+            // An error drops the writer, which undoes all of it while it is still hidden.
+            batch.seal()?;
+        }
         let Some(batch) = self.batch.take() else {
             return Ok(());
         };
-        let (engine, space, delta) = (self.engine, self.space, self.delta);
-        let begin = batch.begin();
-        let cursor = batch.cursor();
-        let mut visible = false;
-        let committed = batch.commit(|| {
-            space.apply(&delta);
-            engine.add_dead(delta.dead_bytes);
-            visible = true;
-        });
-        match committed {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                if !visible {
-                    // The journal is poisoned and nothing of it counts.
-                    self.undo(begin, cursor);
-                }
-                Err(error.into())
-            }
-        }
+        batch.commit(|| {
+            self.space.apply(&self.delta);
+            self.engine.add_dead(self.delta.dead_bytes);
+        })?;
+        Ok(())
     }
 
     /// Puts every entry that the batch changed back to what it was before.

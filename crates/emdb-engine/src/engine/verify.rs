@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use emdb_format::{CatalogChange, FIRST_POSITION};
 use emdb_index::Cursor;
-use emdb_journal::Kind;
+use emdb_journal::{Error as Journal, Kind};
 
 use super::read::Extent;
 use super::{Engine, index_error};
@@ -13,7 +13,7 @@ use crate::{Error, Result};
 
 impl Engine {
     /// Reads every frame, verifies it, and compares what the indexes hold with it.
-    /// Writers wait meanwhile.
+    /// Writers wait meanwhile. Works on a poisoned database, too.
     pub(crate) fn verify(&self) -> Result<VerifyReport> {
         self.check_open()?;
         self.journal.wait_for_batch("verify")?;
@@ -21,10 +21,15 @@ impl Engine {
             self.check_index(&space)?;
         }
         // With the write side held, index and journal stand still together.
-        let batch = if self.journal.is_read_only() {
-            None
-        } else {
-            Some(self.journal.begin("verify")?)
+        let batch = match self.journal.begin("verify") {
+            Ok(batch) => Some(batch),
+            Err(Journal::ReadOnly) => None,
+            Err(Journal::Poisoned) => {
+                // Nobody begins to write any more; those who had begun are waited for.
+                self.journal.wait_for_writers();
+                None
+            }
+            Err(error) => return Err(error.into()),
         };
         let mut report = VerifyReport::default();
         let mut live: HashMap<u32, u64> = HashMap::from([(self.root.id(), 0)]);

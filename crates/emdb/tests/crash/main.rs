@@ -441,6 +441,33 @@ fn after_a_failed_sync_writes_fail_and_reads_go_on() {
 }
 
 #[test]
+fn verify_checks_everything_after_a_failed_sync() {
+    // Otherwise the one who must decide whether to trust the file cannot ask.
+    let disk = Arc::new(SimulatedMedium::new());
+    let db = open(&disk);
+    let space = db.namespace("a").unwrap();
+    for number in 0..100_u8 {
+        db.insert([number % 70], [number]).unwrap();
+        space.insert([number], [number]).unwrap();
+    }
+    db.remove([3]).unwrap();
+    let filler = (0..3_u8).map(|number| (vec![200, number], vec![0; 600_000]));
+    let failing = filler.inspect(|(key, _)| {
+        // Once the batch has the write side.
+        if key[1] == 2 {
+            disk.fail_call(disk.calls(), ErrorKind::Other);
+            db.flush().unwrap_err();
+        }
+    });
+    assert!(matches!(db.insert_many(failing), Err(Error::Poisoned)));
+    assert!(matches!(db.insert("late", "3"), Err(Error::Poisoned)));
+    let report = db.verify().unwrap();
+    assert_eq!(report.records, 69 + 100);
+    assert_eq!(db.len().unwrap(), 69);
+    drop((db, space));
+}
+
+#[test]
 fn any_one_failing_call_loses_nothing_acknowledged() {
     for_seeds(8, |random| {
         let script = random.next();
