@@ -94,7 +94,7 @@ impl Emdb {
         self.engine().journal.path()
     }
 
-    fn engine(&self) -> &Handle {
+    pub(crate) fn engine(&self) -> &Handle {
         &self.root.engine
     }
 

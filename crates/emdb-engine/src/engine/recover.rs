@@ -10,7 +10,7 @@ use emdb_index::{Cursor, HashIndex, ImageMemory, Location};
 use emdb_journal::{Frame, Kind, Opening, SidecarMemory};
 use siphasher::sip::SipHasher13;
 
-use super::{Catalog, Checkpoints, Engine, EngineOptions, Handle, find_error, index_error};
+use super::{Catalog, Checkpoints, Engine, EngineOptions, Handle, Timer, find_error, index_error};
 use crate::snapshots::{KeptTombstone, Snapshots};
 use crate::space::{Delta, Space};
 use crate::{Error, Result};
@@ -58,9 +58,13 @@ pub(crate) fn open(mut opening: Opening, options: EngineOptions) -> Result<Handl
         snapshots: Snapshots::default(),
         dead_bytes: AtomicU64::new(recovery.dead_bytes),
         checkpoints: Checkpoints::new(from, options.checkpoint_bytes),
+        sync_timer: Timer::default(),
         handles: AtomicUsize::new(0),
     });
     engine.start_checkpoints();
+    if let Some(every) = options.sync_every {
+        engine.sync_every(every)?;
+    }
     Ok(Handle::new(engine))
 }
 

@@ -7,5 +7,6 @@
 
 mod basics;
 mod handles;
+mod syncs;
 mod threads;
 mod values;

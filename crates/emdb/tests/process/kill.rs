@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use emdb::{Emdb, Error};
 
@@ -10,7 +11,13 @@ use crate::{alone, directory, in_child, spawn_child};
 #[test]
 fn what_a_killed_process_acknowledged_is_there() {
     if let Some(path) = in_child() {
-        let db = Emdb::open(path).unwrap();
+        // Killed in the middle of syncs, too, whose lock must not outlive the process.
+        let db = Emdb::builder()
+            .path(path)
+            .sync_every(Duration::from_micros(100))
+            .iouring_sqpoll(10)
+            .build()
+            .unwrap();
         let first = db.len().unwrap();
         let mut out = std::io::stdout();
         for number in first.. {
@@ -154,6 +161,33 @@ fn a_forked_child_that_drops_the_last_handle_leaves_the_file_alone() {
     assert!(std::fs::read(&path).unwrap() == before);
     let db = db.take().unwrap();
     db.insert("later", "value").unwrap();
+    db.close().unwrap();
+    assert_eq!(Emdb::open(&path).unwrap().len().unwrap(), 2);
+}
+
+#[test]
+fn a_forked_child_leaves_alone_what_syncs_for_its_parent() {
+    let _alone = alone();
+    let (_directory, path) = directory();
+    let db = Emdb::builder()
+        .path(&path)
+        .sync_every(Duration::MAX)
+        .iouring_sqpoll(10)
+        .build()
+        .unwrap();
+    db.insert("key", "value").unwrap();
+    let mut db = Some(db);
+    let code = fork(|| {
+        assert!(db.as_ref().unwrap().flush().is_err());
+        drop(db.take());
+    });
+    assert_eq!(code, 0);
+    let db = db.take().unwrap();
+    db.insert("later", "value").unwrap();
+    db.flush().unwrap();
+    let stats = db.stats().unwrap();
+    assert_eq!(stats.durable_lsn, stats.last_lsn);
+    // Waits for the thread, which must be there still.
     db.close().unwrap();
     assert_eq!(Emdb::open(&path).unwrap().len().unwrap(), 2);
 }
