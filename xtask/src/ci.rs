@@ -28,6 +28,12 @@ pub(crate) fn run(root: &Path, extent: Extent) -> Result<(), String> {
     )
     .run(root)?;
     Step::cargo("test", "test").run(root)?;
+    // What features add, through the database and in the one crate that has code of theirs.
+    Step::cargo(
+        "test features",
+        "test -p emdb -p emdb-journal --all-features",
+    )
+    .run(root)?;
     Step::cargo("docs", "doc --workspace --no-deps --all-features")
         .env("RUSTDOCFLAGS", "-Dwarnings")
         .run(root)?;
