@@ -134,6 +134,18 @@ impl Header {
         out.put(&self.checkpoint)
     }
 
+    /// The version of a slot whose magic and checksum are right, whether or not
+    /// [`decode`](Self::decode) reads it. Where this is another version than ours, the
+    /// other slot must not be believed: that version has written to the file since.
+    pub fn whole_slot_version(bytes: &[u8]) -> Option<u32> {
+        let mut reader = Reader::new(bytes, "header");
+        let mut whole = Reader::new(bytes, "header");
+        let body = whole.take(CRC_AT).ok()?;
+        let sound =
+            reader.array::<8>().ok()? == MAGIC && crc32c::crc32c(body) == whole.u32().ok()?;
+        if sound { reader.u32().ok() } else { None }
+    }
+
     /// Reads one slot.
     ///
     /// # Errors
@@ -259,6 +271,13 @@ pub(crate) mod tests {
         let mut bytes = sample().encode();
         bytes[8] = 2;
         assert!(Header::decode(&bytes) == Err(FormatError::Version { found: 2 }));
+        assert!(Header::whole_slot_version(&bytes).is_none());
+        let crc = crc32c::crc32c(&bytes[..CRC_AT]);
+        bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+        assert!(Header::decode(&bytes) == Err(FormatError::Version { found: 2 }));
+        assert!(Header::whole_slot_version(&bytes) == Some(2));
+        assert!(Header::whole_slot_version(&sample().encode()) == Some(1));
+        assert!(Header::whole_slot_version(&bytes[..100]).is_none());
         assert!(Header::decode(b"PK\x03\x04 something else") == Err(FormatError::Magic));
         assert!(Header::decode(&[]) == Err(FormatError::Magic));
     }

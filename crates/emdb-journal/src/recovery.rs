@@ -5,9 +5,9 @@
 //! ever be read. Nothing is written before `finish`.
 
 use emdb_format::{
-    BatchSum, Commit, Discard, FIRST_POSITION, FormatError, Frame, FrameSpec, HEADER_BYTES,
-    HEADER_SLOT_BYTES, HEADER_SLOTS, Header, Kind, MARKER_ALIGN, MARKER_BYTES, Marker, Sealing,
-    Stamp,
+    BatchSum, Commit, Discard, FIRST_POSITION, FORMAT_VERSION, FormatError, Frame, FrameSpec,
+    HEADER_BYTES, HEADER_SLOT_BYTES, HEADER_SLOTS, Header, Kind, MARKER_ALIGN, MARKER_BYTES,
+    Marker, Sealing, Stamp,
 };
 
 use crate::error::Error;
@@ -438,6 +438,12 @@ fn read_header(front: &[u8]) -> Result<Header, Error> {
     for at in HEADER_SLOTS {
         let slot = front.get(at as usize..).unwrap_or(&[]);
         let slot = slot.get(..HEADER_SLOT_BYTES).unwrap_or(slot);
+        if let Some(found) = Header::whole_slot_version(slot)
+            && found != FORMAT_VERSION
+        {
+            // Its writer may have changed what the older slot says about the file.
+            return Err(FormatError::Version { found }.into());
+        }
         match Header::decode(slot) {
             Ok(header) => {
                 if newest.is_none_or(|newest| newest.sequence < header.sequence) {

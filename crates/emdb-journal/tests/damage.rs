@@ -123,6 +123,33 @@ fn newer_version_is_refused_and_left_untouched() {
     });
 }
 
+fn crc32c(bytes: &[u8]) -> u32 {
+    let reflected = 0x82f6_3b78;
+    !bytes.iter().fold(!0_u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ if crc & 1 == 1 { reflected } else { 0 }
+        })
+    })
+}
+
+#[test]
+fn whole_slot_of_another_version_is_refused_beside_a_valid_one() {
+    // Otherwise an older emdb opens what a newer one has written, and destroys it.
+    let (bytes, records) = closed();
+    for (at, version) in [(0, 2), (8192, 2), (0, 7), (8192, 0)] {
+        let mut bytes = bytes.clone();
+        bytes[at + 8] = version;
+        // A flipped bit in a slot leaves the other one.
+        assert_eq!(records_of(&bytes).unwrap(), records);
+        let crc = crc32c(&bytes[at..at + 4092]);
+        bytes[at + 4092..at + 4096].copy_from_slice(&crc.to_le_bytes());
+        check_untouched(
+            &bytes,
+            |error| matches!(error, Error::VersionMismatch { found, .. } if *found == u32::from(version)),
+        );
+    }
+}
+
 #[test]
 fn sealed_journal_is_refused_and_left_untouched() {
     let (mut bytes, _) = closed();
