@@ -3,7 +3,7 @@
 //! The lock that counts is the operating system's lock on the journal file, which
 //! goes away with its holder. `<path>.lock` only says who holds it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,7 +12,7 @@ use emdb_format::FORMAT_VERSION;
 use fs4::{FileExt, TryLockError};
 
 use crate::error::Error;
-use crate::sys;
+use crate::medium::create_anew;
 
 /// Who holds a journal open for writing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,11 +76,7 @@ pub(crate) fn write_note(path: &Path) -> Result<(), Error> {
         FORMAT_VERSION,
         env!("CARGO_PKG_VERSION"),
     );
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    sys::private(&mut options);
-    options
-        .open(&note)
+    create_anew(&note)
         .and_then(|mut file| file.write_all(text.as_bytes()))
         .map_err(|error| Error::io("write", &note, error))
 }

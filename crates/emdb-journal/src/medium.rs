@@ -7,6 +7,7 @@ mod simulated;
 use std::io;
 use std::path::Path;
 
+pub(crate) use file::create_anew;
 pub use file::{FileMedium, OpenMode};
 pub use memory::MemoryMedium;
 pub use simulated::SimulatedMedium;

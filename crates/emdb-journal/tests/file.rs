@@ -10,7 +10,9 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use common::{Record, keys, open, open_with, put, replay};
-use emdb_journal::{Error, FileMedium, Journal, OpenMode, Options, break_lock, lock_holder};
+use emdb_journal::{
+    Error, FileMedium, Journal, Medium, OpenMode, Options, break_lock, lock_holder,
+};
 use tempfile::TempDir;
 
 fn directory() -> (TempDir, PathBuf) {
@@ -143,6 +145,60 @@ fn what_an_interrupted_creation_left_does_not_matter() {
     drop(journal);
     assert_eq!(names(&directory), ["journal"]);
     assert_eq!(keys(&open_file(&path).unwrap().1), ["a"]);
+}
+
+#[test]
+fn links_planted_beside_the_journal_are_replaced_and_not_followed() {
+    // Otherwise whoever can write to the directory has its owner overwrite any file.
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    for hard in [false, true] {
+        let (directory, path) = directory();
+        let victim = directory.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        fs::set_permissions(&victim, fs::Permissions::from_mode(0o644)).unwrap();
+        let beside = |suffix: &str| directory.path().join(format!("journal{suffix}"));
+        for suffix in [".new", ".meta.tmp", ".lock"] {
+            if hard {
+                fs::hard_link(&victim, beside(suffix)).unwrap();
+            } else {
+                symlink(&victim, beside(suffix)).unwrap();
+            }
+        }
+        // A link to what is not there must not bring it into being either.
+        symlink(directory.path().join("nowhere"), beside(".meta")).unwrap();
+        let (journal, _) = open_file(&path).unwrap();
+        journal
+            .write_sidecar(&mut |out| out.write_all(b"checkpoint"))
+            .unwrap();
+        journal.append(&put(b"a", b"1")).unwrap();
+        for suffix in ["", ".lock", ".meta"] {
+            let file = fs::symlink_metadata(beside(suffix)).unwrap();
+            assert!(file.is_file(), "{suffix}");
+            assert_eq!(file.mode() & 0o777, 0o600, "{suffix}");
+        }
+        drop(journal);
+        assert_eq!(fs::read(beside(".meta")).unwrap(), b"checkpoint");
+        assert_eq!(fs::read(&victim).unwrap(), b"precious");
+        assert_eq!(names(&directory), ["journal", "journal.meta", "victim"]);
+        assert_eq!(keys(&open_file(&path).unwrap().1), ["a"]);
+    }
+}
+
+#[test]
+fn what_is_no_file_in_the_place_of_the_sidecar_is_no_sidecar() {
+    let (directory, path) = directory();
+    let meta = directory.path().join("journal.meta");
+    let target = directory.path().join("target");
+    fs::write(&target, "elsewhere").unwrap();
+    let pipe = std::ffi::CString::new(meta.to_str().unwrap()).unwrap();
+    // SAFETY: the path is a string that ends with NUL.
+    assert_eq!(unsafe { libc::mkfifo(pipe.as_ptr(), 0o600) }, 0);
+    let medium = FileMedium::open(&path, OpenMode::Create).unwrap();
+    // Opening a pipe waits for a writer.
+    assert!(medium.sidecar().unwrap().is_none());
+    fs::remove_file(&meta).unwrap();
+    std::os::unix::fs::symlink(&target, &meta).unwrap();
+    assert!(medium.sidecar().unwrap().is_none());
 }
 
 #[test]

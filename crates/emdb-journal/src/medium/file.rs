@@ -73,6 +73,8 @@ impl FileMedium {
             options.write(true).create(true);
             sys::private(&mut options);
         }
+        // Links were followed already; one that has come since is not.
+        sys::no_follow(&mut options);
         // Whoever replaces the file holds its lock, so a second look settles which
         // file the path names; more than a few rounds would be somebody's mischief.
         for _ in 0..16 {
@@ -163,12 +165,7 @@ impl FileMedium {
         prepare: impl FnOnce(&File) -> Result<(), Error>,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<File, Error> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(true);
-        sys::private(&mut options);
-        let file = options
-            .open(temporary)
-            .map_err(|e| Error::io("create", temporary, e))?;
+        let file = create_anew(temporary).map_err(|e| Error::io("create", temporary, e))?;
         let moved = prepare(&file).and_then(|()| {
             let mut out = BufWriter::with_capacity(1 << 20, &file);
             write(&mut out)
@@ -183,12 +180,33 @@ impl FileMedium {
         match moved {
             Ok(()) => Ok(file),
             Err(error) => {
-                // Nothing is left behind; if even that fails, the next try truncates it.
+                // Nothing is left behind; if even that fails, the next try removes it.
                 let _ = fs::remove_file(temporary);
                 Err(error)
             }
         }
     }
+}
+
+/// Creates a file of the journal's owner, in the place of whatever has its name: a link
+/// that somebody planted there is removed, never followed.
+pub(crate) fn create_anew(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    sys::private(&mut options);
+    // Only the holder of the lock creates these files, so a second look settles it;
+    // more than a few rounds would be somebody's mischief.
+    for _ in 0..16 {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        match options.open(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            created => return created,
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 /// The path with symbolic links followed; the file itself may be missing.
@@ -343,7 +361,15 @@ impl Medium for FileMedium {
 
     fn sidecar(&self) -> Result<Option<Box<dyn SidecarMemory>>, Error> {
         let path = self.beside(".meta");
-        let file = match File::open(&path) {
+        // Nothing but a file of its own: opening a pipe, for one, may never return.
+        let file = fs::symlink_metadata(&path).and_then(|found| {
+            if found.is_file() {
+                File::open(&path)
+            } else {
+                Err(io::ErrorKind::NotFound.into())
+            }
+        });
+        let file = match file {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io("open", &path, error)),

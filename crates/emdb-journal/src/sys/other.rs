@@ -77,6 +77,10 @@ pub(crate) fn is_same_file(_file: &File, path: &Path) -> io::Result<bool> {
 /// Restricts a new file to its owner; directories do that here.
 pub(crate) fn private(_options: &mut std::fs::OpenOptions) {}
 
+/// Has opening fail where the last part of the path is a symbolic link; making one takes
+/// rights here that few have.
+pub(crate) fn no_follow(_options: &mut std::fs::OpenOptions) {}
+
 /// How many forks lie between this process and the one that first asked.
 #[inline]
 pub(crate) fn forks() -> u64 {

@@ -145,6 +145,12 @@ pub(crate) fn private(options: &mut std::fs::OpenOptions) {
     options.mode(0o600);
 }
 
+/// Has opening fail where the last part of the path is a symbolic link.
+pub(crate) fn no_follow(options: &mut std::fs::OpenOptions) {
+    use std::os::unix::fs::OpenOptionsExt;
+    options.custom_flags(libc::O_NOFOLLOW);
+}
+
 static FORKS: AtomicU64 = AtomicU64::new(0);
 
 extern "C" fn count_fork() {
