@@ -52,6 +52,10 @@ impl GroupCommit {
         self.durable.load(Ordering::Acquire)
     }
 
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn syncing(&self) -> MutexGuard<'_, Option<Doubt>> {
         self.syncing.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -64,7 +68,7 @@ impl Core {
         if commit.durable() >= target {
             return self.check_not_poisoned();
         }
-        let mut turn = commit.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turn = commit.turn();
         loop {
             self.check_not_poisoned()?;
             if commit.durable() >= target {
@@ -83,6 +87,7 @@ impl Core {
         turn.led = true;
         let (last_group, sync_time) = (turn.last_group, turn.sync_time);
         drop(turn);
+        let leader = Leader(commit);
         self.gather(last_group, sync_time / 10);
 
         let upto = self.tail.published.load(Ordering::Acquire);
@@ -97,8 +102,7 @@ impl Core {
             result
         });
 
-        let mut turn = commit.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        turn.led = false;
+        let mut turn = commit.turn();
         turn.last_group = group;
         turn.sync_time = (turn.sync_time * 7 + took) / 8;
         if result.is_ok() {
@@ -109,7 +113,7 @@ impl Core {
             self.tail.marker_due.store(0, Ordering::Release);
         }
         drop(turn);
-        commit.done.notify_all();
+        drop(leader);
         result
     }
 
@@ -122,14 +126,15 @@ impl Core {
     ) -> Result<(), Error> {
         let mut doubt = self.commit.syncing();
         self.check_not_poisoned()?;
+        let unfinished = Unfinished(self);
         let stored = match &*doubt {
             Some(doubt) => self.store_again(doubt),
             None => Ok(()),
         };
         let result = stored.and_then(|()| sync());
-        match result {
-            Ok(()) => *doubt = None,
-            Err(_) => self.poison(),
+        if result.is_ok() {
+            *doubt = None;
+            std::mem::forget(unfinished);
         }
         result
     }
@@ -156,5 +161,26 @@ impl Core {
         {
             std::thread::yield_now();
         }
+    }
+}
+
+/// The one who leads; lets another lead when dropped, also by a medium that panics.
+struct Leader<'a>(&'a GroupCommit);
+
+impl Drop for Leader<'_> {
+    fn drop(&mut self) {
+        self.0.turn().led = false;
+        self.0.done.notify_all();
+    }
+}
+
+/// A sync that has not succeeded: poisons when dropped, since nothing is known of what
+/// it was to write.
+struct Unfinished<'a>(&'a Core);
+
+impl Drop for Unfinished<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        self.0.poison();
     }
 }

@@ -20,6 +20,10 @@ use crate::extent::Map;
 pub enum Store {
     /// By stores into the map: preparing space guarantees that they succeed.
     Mapped,
+    /// The first 16 KiB after a sync by [`Medium::write_at`], the rest by stores into
+    /// the map. A store into a large page makes the next sync write all of that page,
+    /// a write only what it wrote; many small stores are still cheaper than writes.
+    Mixed,
     /// By [`Medium::write_at`]: preallocation is not known to hold here.
     Written,
 }
@@ -97,7 +101,8 @@ pub trait Medium: Send + Sync {
     /// Makes everything stored so far survive power loss.
     ///
     /// # Errors
-    /// As the operating system says; what is on stable storage is then unknown.
+    /// As the operating system says; what is on stable storage is then unknown. A panic
+    /// counts as an error.
     fn sync(&self) -> Result<(), Error>;
 
     /// Cuts everything from `len` on.
@@ -108,6 +113,12 @@ pub trait Medium: Send + Sync {
 
     /// Lets others open the medium; nothing is written through this one any more.
     fn release(&self) {}
+
+    /// Brings prepared bytes from `from` up to `to` into memory before they are stored
+    /// into, so that no store waits for that. A hint, and on no writer's path.
+    fn populate(&self, from: u64, to: u64) {
+        let _ = (from, to);
+    }
 
     /// First position at or after `position` that may hold something other than zeros.
     fn next_data(&self, position: u64) -> u64 {

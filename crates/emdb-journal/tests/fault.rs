@@ -581,6 +581,49 @@ fn sync_that_ends_after_another_failed_is_not_believed() {
     assert_eq!(syncs.load(Ordering::SeqCst), 1, "nothing was synced again");
 }
 
+fn check_panicking_sync(panics_in: impl Fn(&Journal) -> Result<(), Error> + Send + Sync + 'static) {
+    // Otherwise whoever syncs next waits for a leader that is gone.
+    let (done, ended) = mpsc::channel();
+    std::thread::spawn(move || {
+        let probe = Probe::new(MemoryMedium::new(), |call| {
+            assert_ne!(call, "sync", "as the test asks");
+            Ok(())
+        });
+        let (journal, _) = open(probe).unwrap();
+        let lsn = journal.append(&put(b"a", b"1")).unwrap();
+        std::thread::scope(|scope| {
+            let leader = scope.spawn(|| panics_in(&journal));
+            // Before the panic, in it or after it, as it comes.
+            let others: Vec<_> = (0..3).map(|_| scope.spawn(|| journal.sync())).collect();
+            let mut panicked = usize::from(leader.join().is_err());
+            for other in others {
+                match other.join() {
+                    Ok(result) => assert!(matches!(result, Err(Error::Poisoned)), "{result:?}"),
+                    // Whoever comes first leads.
+                    Err(_) => panicked += 1,
+                }
+            }
+            assert_eq!(panicked, 1, "nothing is synced once a sync has panicked");
+        });
+        check_poisoned(&journal, "after the panic");
+        assert!(journal.durable_lsn() <= lsn);
+        assert_eq!(keys(&replay(&journal).unwrap()), ["a"]);
+        assert!(matches!(journal.close(), Err(Error::Poisoned)));
+        done.send(()).unwrap();
+    });
+    assert_eq!(ended.recv_timeout(HANG), Ok(()));
+}
+
+#[test]
+fn medium_that_panics_in_a_sync_poisons_and_strands_nobody() {
+    check_panicking_sync(Journal::sync);
+}
+
+#[test]
+fn medium_that_panics_while_a_position_is_confirmed_poisons_and_strands_nobody() {
+    check_panicking_sync(|journal| journal.confirm(journal.published()));
+}
+
 #[test]
 fn dropping_a_journal_whose_batch_was_leaked_on_another_thread_does_not_hang() {
     let (done, ended) = mpsc::channel();
