@@ -182,6 +182,9 @@ impl Engine {
         at: emdb_index::Cursor,
         entries: &mut Vec<emdb_index::Entry>,
     ) -> Result<Option<emdb_index::Cursor>> {
+        // An iterator reads on once the database is closed, but not in a fork, where who
+        // holds a lock may be missing.
+        self.journal.check_not_forked()?;
         loop {
             // Held so that the incarnation does not end in the middle of the copy.
             let past = space.past();
@@ -205,6 +208,9 @@ impl Engine {
 
     /// Closes a snapshot and gives back what only it needed.
     pub(crate) fn close_snapshot(&self, space: &Space, position: u64) {
+        if self.journal.is_forked() {
+            return;
+        }
         self.snapshots.close(position);
         space.release_past(|ended| self.snapshots.all_after(ended));
     }

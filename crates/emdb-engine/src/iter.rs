@@ -131,7 +131,7 @@ impl NamespaceIter {
         })
     }
 
-    /// The damage that ended the iteration, if any.
+    /// What ended the iteration early, damage for one.
     pub fn error(&self) -> Option<&Error> {
         self.error.as_ref()
     }
@@ -145,7 +145,7 @@ impl NamespaceKeyIter {
         })
     }
 
-    /// The damage that ended the iteration, if any.
+    /// What ended the iteration early, damage for one.
     pub fn error(&self) -> Option<&Error> {
         self.error.as_ref()
     }

@@ -471,6 +471,7 @@ impl Journal {
         from: u64,
         visit: &mut dyn FnMut(Replayed<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
+        self.check_not_forked()?;
         let header = self.header();
         let scan = Scan::new(&self.core.extents, &header, self.published());
         match scan.frames(from, visit)? {
@@ -498,6 +499,15 @@ impl Journal {
             torn_bytes_cut: self.core.torn_bytes_cut,
             used_bytes_max: POSITION_MAX,
         })
+    }
+
+    /// Whether this process is the one that opened the journal.
+    ///
+    /// # Errors
+    /// [`Error::Forked`] if it is a fork of that one.
+    #[inline]
+    pub fn check_not_forked(&self) -> Result<(), Error> {
+        self.core.check_not_forked()
     }
 
     /// Whether this process is a fork of the one that opened the journal.

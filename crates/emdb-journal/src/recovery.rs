@@ -15,6 +15,7 @@ use crate::extent::{Extents, Map};
 use crate::journal::Journal;
 use crate::medium::{Medium, SidecarMemory};
 use crate::options::Options;
+use crate::sys;
 
 /// A journal between opening and use: read what it holds, then [`finish`](Self::finish).
 pub struct Opening {
@@ -85,6 +86,8 @@ impl Opening {
     /// the file cannot be a journal of this version; it is left untouched.
     /// [`Error::ReadOnly`] if it would have to be created.
     pub fn new(medium: Box<dyn Medium>, options: Options) -> Result<Self, Error> {
+        // Whatever the medium: the journal's locks and threads stay behind in a fork.
+        sys::watch_forks();
         if medium.is_empty()? {
             if options.read_only {
                 return Err(Error::ReadOnly);

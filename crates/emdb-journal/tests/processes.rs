@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::{Record, keys, open, put};
-use emdb_journal::{Error, FileMedium, Journal, OpenMode, lock_holder};
+use emdb_journal::{Error, FileMedium, Journal, MemoryMedium, OpenMode, lock_holder};
 use tempfile::TempDir;
 
 /// One test at a time: a child shares every file that its parent has open when it
@@ -160,6 +160,7 @@ fn forked_child_can_do_nothing_with_its_parents_journal() {
         assert!(is_forked(journal.confirm(journal.published())));
         assert!(is_forked(journal.write_sidecar(&mut |_| Ok(()))));
         assert!(is_forked(journal.wait_for_batch("test")));
+        assert!(is_forked(common::replay(&journal)));
         assert!(is_forked(journal.close()));
         drop(journal);
     });
@@ -171,6 +172,28 @@ fn forked_child_can_do_nothing_with_its_parents_journal() {
     journal.append(&put(b"b", b"2")).unwrap();
     drop(journal);
     assert_eq!(keys(&open_file(&path).unwrap().1), ["a", "b"]);
+}
+
+#[test]
+fn forked_child_can_do_nothing_with_a_journal_in_memory() {
+    if std::env::var_os(CHILD).is_some() {
+        // Nothing in this process ever opened a file.
+        let (journal, _) = open(MemoryMedium::new()).unwrap();
+        journal.append(&put(b"a", b"1")).unwrap();
+        let code = fork(|| assert!(is_forked(journal.append(&put(b"child", b"")))));
+        assert_eq!(code, 0);
+        journal.append(&put(b"b", b"2")).unwrap();
+        println!("\nrefused");
+        return;
+    }
+    let _alone = alone();
+    let child = spawn_child(
+        "forked_child_can_do_nothing_with_a_journal_in_memory",
+        Path::new(""),
+    );
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.lines().any(|line| line == "refused"), "{text}");
 }
 
 #[test]

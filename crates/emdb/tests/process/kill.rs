@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use emdb::{Emdb, Error};
 
-use crate::{alone, directory, in_child, spawn_child};
+use crate::{alone, directory, in_child, run_child, spawn_child};
 
 #[test]
 fn what_a_killed_process_acknowledged_is_there() {
@@ -147,6 +147,48 @@ fn a_forked_child_can_neither_use_nor_harm_its_parents_database() {
     let db = Emdb::open(&path).unwrap();
     assert_eq!(db.len().unwrap(), 2);
     db.verify().unwrap();
+}
+
+#[test]
+fn a_forked_child_can_not_use_a_database_in_memory() {
+    // Otherwise dropping it there waits for a thread that only the parent has.
+    if in_child().is_some() {
+        // Nothing in this process ever opened a file.
+        let db = Emdb::builder().checkpoint_every(1).build().unwrap();
+        for number in 0..1000_u32 {
+            db.insert(number.to_le_bytes(), "value").unwrap();
+        }
+        let (records, keys) = (db.try_iter().unwrap(), db.keys().unwrap());
+        let mut held = Some((db, records, keys));
+        let code = fork(|| {
+            let (db, mut records, mut keys) = held.take().unwrap();
+            // SAFETY: `alarm` has no preconditions. It ends a child that hangs.
+            unsafe { libc::alarm(20) };
+            let refused = |error: Error| assert!(matches!(error, Error::InvalidConfig(_)));
+            refused(db.insert("child", "x").unwrap_err());
+            refused(db.get(0_u32.to_le_bytes()).unwrap_err());
+            refused(db.len().unwrap_err());
+            refused(db.flush().unwrap_err());
+            refused(db.verify().unwrap_err());
+            refused(records.next().unwrap().unwrap_err());
+            assert_eq!(keys.next(), None);
+            assert!(keys.error().is_some());
+            drop((db, records, keys));
+            // One of its own works.
+            let db = Emdb::open_in_memory();
+            db.insert("key", "value").unwrap();
+            assert_eq!(db.iter().unwrap().count(), 1);
+        });
+        assert_eq!(code, 0);
+        let (db, records, keys) = held.take().unwrap();
+        assert_eq!(records.count(), 1000);
+        assert_eq!(keys.count(), 1000);
+        db.verify().unwrap();
+        return;
+    }
+    let _alone = alone();
+    let name = "kill::a_forked_child_can_not_use_a_database_in_memory";
+    run_child(name, &directory().1);
 }
 
 #[test]
