@@ -1,11 +1,13 @@
 //! Syncs that nobody calls for, and those through an io_uring.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use emdb::{Emdb, Error, FlushPolicy};
-use emdb_journal::SimulatedMedium;
+use emdb_journal::{Map, Medium, SidecarMemory, SimulatedMedium, Store};
 
 /// Longer than anything here takes.
 const HANG: Duration = Duration::from_secs(30);
@@ -48,25 +50,85 @@ fn what_was_written_becomes_durable_without_a_flush() {
     }
 }
 
+/// A disk whose syncs, and nothing else, fail from some moment on.
+struct Failing {
+    disk: Arc<SimulatedMedium>,
+    fails: Arc<AtomicBool>,
+}
+
+impl Medium for Failing {
+    fn path(&self) -> &Path {
+        Medium::path(&self.disk)
+    }
+    fn len(&self) -> Result<u64, emdb_journal::Error> {
+        self.disk.len()
+    }
+    fn create(&self, header: &[u8]) -> Result<(), emdb_journal::Error> {
+        self.disk.create(header)
+    }
+    fn map(&self, needed: u64, wanted: u64) -> Result<Map, emdb_journal::Error> {
+        self.disk.map(needed, wanted)
+    }
+    fn prepare(&self, from: u64, to: u64) -> Result<(), emdb_journal::Error> {
+        self.disk.prepare(from, to)
+    }
+    fn store(&self) -> Store {
+        self.disk.store()
+    }
+    fn write_at(&self, position: u64, bytes: &[u8]) -> Result<(), emdb_journal::Error> {
+        self.disk.write_at(position, bytes)
+    }
+    fn sync(&self) -> Result<(), emdb_journal::Error> {
+        if self.fails.load(Ordering::SeqCst) {
+            return Err(emdb_journal::Error::Io {
+                attempt: "sync".to_owned(),
+                source: ErrorKind::Other.into(),
+            });
+        }
+        self.disk.sync()
+    }
+    fn truncate(&self, len: u64) -> Result<(), emdb_journal::Error> {
+        self.disk.truncate(len)
+    }
+    fn write_sidecar(
+        &self,
+        write: &mut dyn FnMut(&mut dyn io::Write) -> io::Result<()>,
+    ) -> Result<(), emdb_journal::Error> {
+        self.disk.write_sidecar(write)
+    }
+    fn sidecar(&self) -> Result<Option<Box<dyn SidecarMemory>>, emdb_journal::Error> {
+        self.disk.sidecar()
+    }
+}
+
 #[test]
 fn a_sync_that_fails_in_the_background_poisons_as_a_failed_flush_does() {
     let medium = Arc::new(SimulatedMedium::new());
+    let fails = Arc::new(AtomicBool::new(false));
     let db = Emdb::builder()
         .sync_every(SHORT)
-        .build_on(Box::new(Arc::clone(&medium)))
+        .build_on(Box::new(Failing {
+            disk: Arc::clone(&medium),
+            fails: Arc::clone(&fails),
+        }))
         .unwrap();
     db.insert("synced", "value").unwrap();
     db.flush().unwrap();
-    // Inserting needs no call here, so that the next one is the sync.
-    let call = medium.calls();
-    medium.fail_call(call, ErrorKind::Other);
-    db.insert("key", "value").unwrap();
-    wait_until(|| medium.calls() > call);
-    wait_until(|| matches!(db.insert("late", "value"), Err(Error::Poisoned)));
+    fails.store(true, Ordering::SeqCst);
+    // Nobody calls for a sync, and writing works until the thread's has failed.
+    wait_until(|| match db.insert("key", "value") {
+        Ok(()) => false,
+        Err(Error::Poisoned) => true,
+        Err(error) => panic!("{error}"),
+    });
+    // Syncs would succeed from here on, but none is believed.
+    fails.store(false, Ordering::SeqCst);
+    let syncs = medium.syncs();
     assert!(matches!(db.flush(), Err(Error::Poisoned)));
     assert!(matches!(db.checkpoint(), Err(Error::Poisoned)));
     assert_eq!(db.get("key").unwrap(), Some(b"value".to_vec()));
     assert!(matches!(db.close(), Err(Error::Poisoned)));
+    assert_eq!(medium.syncs(), syncs);
     let left = SimulatedMedium::with_bytes(&medium.durable_bytes());
     let left = Emdb::builder().build_on(Box::new(left)).unwrap();
     assert_eq!(left.get("synced").unwrap(), Some(b"value".to_vec()));
