@@ -12,7 +12,7 @@ use std::path::Path;
 use crate::step::{Step, ask, skipped};
 
 /// The crates in which `tidy` allows unsafe code.
-const TESTS: &str = "-p emdb-index -p emdb-journal --lib --tests";
+const TESTS: &str = "-p emdb-index -p emdb-journal --all-features --lib --tests";
 
 pub(crate) fn run(root: &Path) -> Result<(), String> {
     let Some(version) = ask("rustc", &["+nightly", "-vV"]) else {
