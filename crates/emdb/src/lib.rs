@@ -33,6 +33,10 @@
 //! # Memory
 //!
 //! The index takes at most 16 bytes a record; keys and values stay in the file.
+//!
+//! # Features
+//!
+//! `iouring`, off by default, gives [`EmdbBuilder::iouring_sqpoll`] its effect on Linux.
 #![forbid(unsafe_code)]
 
 pub use emdb_engine::{
