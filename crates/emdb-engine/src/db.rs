@@ -62,7 +62,9 @@ impl Emdb {
         EmdbBuilder::new().path(path).read_only(true).build()
     }
 
-    /// A new database in memory: no file, no lock, nothing left behind.
+    /// A new database in memory: no file, no lock, nothing left behind. It grows to
+    /// 64 GiB, replaced and removed records included, if the system gives as much
+    /// address space; then writes return [`Error::TooLarge`](crate::Error::TooLarge).
     ///
     /// # Panics
     /// If the system gives neither 64 KiB of memory nor random numbers;

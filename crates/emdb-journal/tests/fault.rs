@@ -192,6 +192,33 @@ fn full_disk_poisons_nothing_and_writing_goes_on_once_there_is_room() {
     assert_eq!(keys(&found), ["a", "b", "big"]);
 }
 
+#[test]
+fn journal_in_memory_says_when_it_is_full_and_loses_nothing() {
+    const LIMIT: u64 = 256 << 10;
+    let (journal, _) = open(MemoryMedium::with_limit(LIMIT)).unwrap();
+    let is_full =
+        |error: &Error| matches!(error, Error::TooLarge { max: LIMIT, len, .. } if *len > LIMIT);
+    let mut appended = 0;
+    let refused = loop {
+        match journal.append(&put(b"a", &[1; 10_000])) {
+            Ok(_) => appended += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(is_full(&refused), "{refused}");
+    assert!(appended > 20, "{appended}");
+    let mut batch = journal.begin("test").unwrap();
+    batch.append(&put(b"x", b"fits")).unwrap();
+    let refused = batch.append(&put(b"x", &[1; 10_000])).unwrap_err();
+    assert!(is_full(&refused), "{refused}");
+    drop(batch);
+    // What fits still goes in, and nothing is poisoned.
+    journal.append(&put(b"b", b"fits")).unwrap();
+    journal.sync().unwrap();
+    assert_eq!(replay(&journal).unwrap().len(), appended + 1);
+    journal.close().unwrap();
+}
+
 fn check_full_disk_in_batch(commit: bool) {
     let (medium, journal) = simulated();
     journal.append(&put(b"a", b"1")).unwrap();

@@ -8,9 +8,10 @@ use super::{Medium, SidecarMemory, Store};
 use crate::error::Error;
 use crate::extent::Map;
 
-/// Anonymous memory.
-#[derive(Debug, Default)]
+/// Anonymous memory: at most 64 GiB, for its address space is reserved at once.
+#[derive(Debug)]
 pub struct MemoryMedium {
+    bytes_max: u64,
     len: AtomicU64,
     map: std::sync::OnceLock<Map>,
 }
@@ -18,7 +19,17 @@ pub struct MemoryMedium {
 impl MemoryMedium {
     /// An empty medium.
     pub fn new() -> Self {
-        Self::default()
+        Self::with_limit(Map::RESERVATION_BYTES)
+    }
+
+    /// An empty medium that holds at most so many bytes, or fewer if the system does not
+    /// give as much address space.
+    pub fn with_limit(bytes_max: u64) -> Self {
+        Self {
+            bytes_max,
+            len: AtomicU64::new(0),
+            map: std::sync::OnceLock::new(),
+        }
     }
 
     pub(super) fn stored(&self) -> Option<&Map> {
@@ -30,6 +41,21 @@ pub(super) fn out_of_memory() -> Error {
     Error::Io {
         attempt: "grow an in-memory journal".to_owned(),
         source: io::Error::from(io::ErrorKind::OutOfMemory),
+    }
+}
+
+/// There is nothing to map a larger reservation from, so this is the end.
+fn full(needed: u64, map: &Map) -> Error {
+    Error::TooLarge {
+        what: "database in memory",
+        len: needed,
+        max: map.len(),
+    }
+}
+
+impl Default for MemoryMedium {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -52,21 +78,22 @@ impl Medium for MemoryMedium {
         let map = match self.map.get() {
             Some(map) => map,
             None => {
-                let fresh = Map::anonymous(needed, wanted.max(needed))
+                let fresh = Map::anonymous(needed, wanted.min(self.bytes_max).max(needed))
                     .map_err(|source| Error::io("reserve memory for", self.path(), source))?;
                 self.map.get_or_init(|| fresh)
             }
         };
         if map.len() < needed {
-            Err(out_of_memory())
+            Err(full(needed, map))
         } else {
             Ok(map.clone())
         }
     }
 
     fn prepare(&self, _from: u64, to: u64) -> Result<(), Error> {
-        if self.map.get().is_none_or(|map| map.len() < to) {
-            return Err(out_of_memory());
+        let map = self.map.get().ok_or_else(out_of_memory)?;
+        if map.len() < to {
+            return Err(full(to, map));
         }
         self.len.fetch_max(to, Ordering::AcqRel);
         Ok(())
