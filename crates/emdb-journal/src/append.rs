@@ -23,6 +23,10 @@ pub(crate) const STOP: u64 = 1 << 62;
 pub(crate) const POSITION: u64 = STOP - 1;
 
 const MARKER_FRAME_MAX: usize = 192;
+/// Bytes behind a sync that are not stored through the map; see [`Store::Mixed`].
+const WRITTEN_BYTES: u64 = 16 << 10;
+/// Frames up to this are put together on the stack before they are written.
+const SMALL_FRAME_BYTES: u64 = 512;
 
 /// Why an append was not even tried: a batch holds the write side.
 ///
@@ -188,16 +192,32 @@ impl Core {
         len: u64,
     ) -> Result<u32, Error> {
         let lsn = self.base_lsn + position;
-        if self.store == Store::Mapped {
+        if self.is_stored_in_map(position) {
             let stored = self.extents.store(position, len, |frame| {
                 spec.store(head, frame, self.stamp, lsn)
             });
             return Ok(stored.ok_or_else(|| unmapped(position))??);
         }
-        let mut frame = vec![0; len as usize];
-        let checksum = spec.store(head, &mut frame, self.stamp, lsn)?;
-        self.written(self.medium.write_at(position, &frame))?;
+        let (mut small, mut large);
+        let frame = if len <= SMALL_FRAME_BYTES {
+            small = [0; SMALL_FRAME_BYTES as usize];
+            small.get_mut(..len as usize).unwrap_or_default()
+        } else {
+            large = vec![0; len as usize];
+            &mut large[..]
+        };
+        let checksum = spec.store(head, frame, self.stamp, lsn)?;
+        self.written(self.medium.write_at(position, frame))?;
         Ok(checksum)
+    }
+
+    #[inline]
+    fn is_stored_in_map(&self, position: u64) -> bool {
+        match self.store {
+            Store::Mapped => true,
+            Store::Mixed => position.saturating_sub(self.commit.durable()) >= WRITTEN_BYTES,
+            Store::Written => false,
+        }
     }
 
     /// Stores a marker frame at a reserved position.
@@ -221,7 +241,7 @@ impl Core {
             synced,
         )?;
         let frame = frame.get(..len).unwrap_or(&[]);
-        if self.store == Store::Mapped {
+        if self.is_stored_in_map(position) {
             self.extents
                 .store(position, len as u64, |to| to.copy_from_slice(frame))
                 .ok_or_else(|| unmapped(position))

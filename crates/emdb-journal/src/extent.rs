@@ -264,6 +264,8 @@ pub(crate) struct Extents {
     settled: AtomicU64,
     /// Space below can be stored into.
     prepared: AtomicU64,
+    /// Prepared space below has been brought into memory, as far as that is done.
+    populated: AtomicU64,
     growth: Mutex<Growth>,
     extent_bytes_max: u64,
     read_only: bool,
@@ -288,6 +290,7 @@ impl Extents {
             current,
             settled: AtomicU64::new(tail),
             prepared: AtomicU64::new(tail),
+            populated: AtomicU64::new(tail),
             growth: Mutex::new(Growth {
                 maps: vec![mapped],
                 sealed: page_floor(tail),
@@ -416,6 +419,23 @@ impl Extents {
         let prepared = self.prepared();
         let extent = self.extent_bytes(prepared);
         extent >= LARGE_BYTES && prepared.saturating_sub(end) < extent / 2
+    }
+
+    /// The prepared space to be brought into memory next, if the writers at `end` have
+    /// come near to it. A small journal is left alone: its pages cost little.
+    pub(crate) fn to_populate(&self, end: u64) -> Option<(u64, u64)> {
+        const STEP_BYTES: u64 = 2 << 20;
+        const AHEAD_BYTES: u64 = 16 << 20;
+        let from = self.populated.load(Ordering::Relaxed).max(end);
+        let from = from.checked_next_multiple_of(STEP_BYTES)?;
+        let to = from.checked_add(STEP_BYTES)?;
+        let ahead = end.checked_add(AHEAD_BYTES.min(end / 2))?;
+        (to <= ahead.min(self.prepared())).then_some((from, to))
+    }
+
+    pub(crate) fn set_populated(&self, to: u64) {
+        // Relaxed: a hint.
+        self.populated.fetch_max(to, Ordering::Relaxed);
     }
 
     fn extent_bytes(&self, prepared: u64) -> u64 {

@@ -577,7 +577,7 @@ impl Core {
     /// than half an extent. Small extents are quick enough to prepare when needed.
     #[cold]
     pub(crate) fn grow_ahead(&self, end: u64) {
-        if !self.extents.is_running_out(end) {
+        if !self.extents.is_running_out(end) && self.extents.to_populate(end).is_none() {
             return;
         }
         let mut growing = self.growing();
@@ -602,13 +602,11 @@ impl Core {
                 drop(growing);
                 // Several writers may have asked for the same space.
                 let prepared = self.extents.prepared();
-                if self
-                    .extents
-                    .is_running_out(self.tail.published.load(Ordering::Acquire))
-                {
+                if self.extents.is_running_out(self.readable()) {
                     // An error is the writer's to meet, when it needs the space.
                     let _ = self.grow(prepared.saturating_add(1));
                 }
+                self.populate_ahead();
                 growing = self.growing();
             } else {
                 growing = self
@@ -617,6 +615,21 @@ impl Core {
                     .unwrap_or_else(PoisonError::into_inner);
             }
         }
+    }
+
+    /// Has the memory made that the writers will store into.
+    fn populate_ahead(&self) {
+        while !self.growing().stop
+            && let Some((from, to)) = self.extents.to_populate(self.readable())
+        {
+            self.medium.populate(from, to);
+            self.extents.set_populated(to);
+        }
+    }
+
+    /// How far writers have come, an open batch included.
+    fn readable(&self) -> u64 {
+        self.tail.readable.load(Ordering::Acquire)
     }
 
     /// Ends the thread that grows ahead, for good: nothing is prepared behind a cut.

@@ -92,7 +92,9 @@ pub trait Medium: Send + Sync {
     /// How appended bytes are to be stored.
     fn store(&self) -> Store;
 
-    /// Writes within existing bytes.
+    /// Writes within existing bytes. Bytes that others are reading may be written once
+    /// more as they are, and must not look different to them meanwhile; the next sync
+    /// must write them.
     ///
     /// # Errors
     /// As the operating system says.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use common::probe::Probe;
 use common::{Random, Record, disk, keys, open, put, records_of, replay, simulated};
-use emdb_journal::{Error, Journal, Medium, SimulatedMedium};
+use emdb_journal::{Error, Journal, Medium, SimulatedMedium, Store};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
@@ -54,12 +54,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn open_disk(
-    medium: &Arc<SimulatedMedium>,
-    written: bool,
-) -> Result<(Journal, Vec<Record>), Error> {
-    let probe = Probe::new(Arc::clone(medium), |_| Ok(()));
-    open(if written { probe.written() } else { probe })
+fn open_disk(medium: &Arc<SimulatedMedium>, store: Store) -> Result<(Journal, Vec<Record>), Error> {
+    open(Probe::new(Arc::clone(medium), |_| Ok(())).storing(store))
 }
 
 /// A journal and what it must hold.
@@ -71,21 +67,21 @@ struct World {
     /// Units that survive power loss.
     synced: usize,
     counter: u64,
-    /// Appends are written instead of stored into the map.
-    written: bool,
+    /// How appends reach the disk.
+    store: Store,
 }
 
 impl World {
-    fn new(written: bool) -> Self {
+    fn new(store: Store) -> Self {
         let medium = Arc::new(SimulatedMedium::new());
-        let (journal, _) = open_disk(&medium, written).unwrap();
+        let (journal, _) = open_disk(&medium, store).unwrap();
         Self {
             medium,
             journal,
             units: Vec::new(),
             synced: 0,
             counter: 0,
-            written,
+            store,
         }
     }
 
@@ -148,7 +144,7 @@ impl World {
     /// Goes on with what a power failure left.
     fn reopen_durable(&mut self, bytes: &[u8]) {
         let medium = disk(bytes);
-        let (journal, records) = open_disk(&medium, self.written).unwrap();
+        let (journal, records) = open_disk(&medium, self.store).unwrap();
         let count = self.prefix(&records);
         assert_eq!(replay(&journal).unwrap(), records);
         self.units.truncate(count);
@@ -172,7 +168,7 @@ impl World {
         for call in 0.. {
             let medium = disk(&bytes);
             medium.fail_call(call, ErrorKind::Other);
-            let opened = open_disk(&medium, self.written);
+            let opened = open_disk(&medium, self.store);
             if medium.calls() <= call {
                 self.prefix(&opened.unwrap().1);
                 return bytes;
@@ -229,7 +225,7 @@ impl World {
     /// Goes on with what the death of the process left.
     fn kill(&mut self) {
         let medium = Arc::new(self.medium.after_kill());
-        let (journal, records) = open_disk(&medium, self.written).unwrap();
+        let (journal, records) = open_disk(&medium, self.store).unwrap();
         assert_eq!(self.prefix(&records), self.units.len());
         (self.medium, self.journal) = (medium, journal);
     }
@@ -246,9 +242,9 @@ proptest! {
     fn what_reopens_is_a_prefix_with_everything_synced(
         steps in proptest::collection::vec(step(), 1..40),
         seed: u64,
-        written: bool,
+        store in prop_oneof![Just(Store::Mapped), Just(Store::Mixed), Just(Store::Written)],
     ) {
-        let mut world = World::new(written);
+        let mut world = World::new(store);
         for step in &steps {
             world.step(step);
         }

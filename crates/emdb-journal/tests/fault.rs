@@ -12,7 +12,7 @@ use std::time::Duration;
 use common::probe::{Probe, broken};
 use common::{Random, Record, disk, keys, open, open_with, put, records_of, replay, simulated};
 use emdb_journal::{
-    Error, FileMedium, Journal, MemoryMedium, OpenMode, Opening, Options, SimulatedMedium,
+    Error, FileMedium, Journal, MemoryMedium, OpenMode, Opening, Options, SimulatedMedium, Store,
     SyncPolicy,
 };
 
@@ -68,14 +68,14 @@ fn check_prefix(records: &[Record], done: &Done, least: usize, what: &str) {
     assert!(found >= least, "{what}: {found} of {least} came back");
 }
 
-fn check_failing_calls(written: bool) {
+fn check_failing_calls(store: Store) {
     let mut failures = 0;
     for call in 0.. {
         let medium = Arc::new(SimulatedMedium::new());
         medium.fail_call(call, ErrorKind::Other);
         let mut done = Done::default();
         let probe = Probe::new(Arc::clone(&medium), |_| Ok(()));
-        let probe = if written { probe.written() } else { probe };
+        let probe = probe.storing(store);
         let Ok((journal, _)) = open(probe) else {
             assert_eq!(call, 0, "only creating the journal can fail to open it");
             assert!(medium.live_bytes().is_empty());
@@ -129,12 +129,17 @@ fn check_poisoned(journal: &Journal, what: &str) {
 
 #[test]
 fn any_call_can_fail_without_losing_what_was_acknowledged() {
-    check_failing_calls(false);
+    check_failing_calls(Store::Mapped);
 }
 
 #[test]
 fn any_call_can_fail_without_losing_what_was_acknowledged_when_appends_are_written() {
-    check_failing_calls(true);
+    check_failing_calls(Store::Written);
+}
+
+#[test]
+fn any_call_can_fail_without_losing_what_was_acknowledged_when_small_appends_are_written() {
+    check_failing_calls(Store::Mixed);
 }
 
 #[test]
@@ -389,7 +394,7 @@ fn stuck(free: u64) -> Stuck {
         }
         Ok(())
     });
-    let (journal, _) = open(probe.written()).unwrap();
+    let (journal, _) = open(probe.storing(Store::Written)).unwrap();
     Stuck {
         journal: Arc::new(journal),
         begun,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::probe::Probe;
 use common::{open, put, replay};
 use emdb_format::{Frame, MARKER_BYTES, Marker};
-use emdb_journal::{Busy, Error, Journal, Kind, MemoryMedium};
+use emdb_journal::{Busy, Error, Journal, Kind, MemoryMedium, SimulatedMedium, Store};
 
 const THREADS: u64 = 4;
 const APPENDS: u64 = 1_500;
@@ -316,4 +316,59 @@ fn close_waits_for_nothing_that_never_comes_while_threads_append() {
         let count: u64 = writers.into_iter().map(|w| w.join().unwrap()).sum();
         assert_eq!(replay(journal).unwrap().len() as u64, count);
     });
+}
+
+#[test]
+fn only_what_follows_a_sync_closely_is_written() {
+    let medium = Arc::new(SimulatedMedium::new());
+    let writes = Arc::new(AtomicU64::new(0));
+    let seen = Arc::clone(&writes);
+    let probe = Probe::new(Arc::clone(&medium), move |call| {
+        if call == "write" {
+            seen.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    });
+    let (journal, _) = open(probe.storing(Store::Mixed)).unwrap();
+    let append = |count: u64| {
+        let before = writes.load(Ordering::Relaxed);
+        for number in 0..count {
+            journal
+                .append(&put(&number.to_le_bytes(), &[7; 1000]))
+                .unwrap();
+        }
+        writes.load(Ordering::Relaxed) - before
+    };
+    append(100);
+    assert_eq!(append(100), 0, "far behind the sync");
+    journal.sync().unwrap();
+    let written = append(100);
+    assert!((10..20).contains(&written), "{written} of 100 KiB");
+    assert_eq!(append(100), 0, "far behind the sync");
+    drop(journal);
+    let (_, records) = open(medium).unwrap();
+    assert_eq!(records.len(), 400);
+}
+
+#[test]
+fn space_is_made_ready_ahead_of_the_writers() {
+    let (populated, ready) = mpsc::channel();
+    let probe = Probe::new(MemoryMedium::new(), move |call| {
+        if call == "populate" {
+            let _ = populated.send(());
+        }
+        Ok(())
+    });
+    let (journal, _) = open(probe).unwrap();
+    // A small journal is left alone.
+    journal.append(&put(b"first", b"value")).unwrap();
+    assert!(ready.try_recv().is_err());
+    let mut number = 0_u64;
+    while journal.published() < 16 << 20 {
+        journal
+            .append(&put(&number.to_le_bytes(), &[7; 60_000]))
+            .unwrap();
+        number += 1;
+    }
+    ready.recv_timeout(HANG).unwrap();
 }

@@ -45,7 +45,7 @@ struct Opened {
 impl Opened {
     fn new(file: File) -> Self {
         let store = if sys::preallocation_holds(&file) {
-            Store::Mapped
+            sys::STORE
         } else {
             Store::Written
         };
@@ -274,7 +274,7 @@ impl Medium for FileMedium {
         // Shared: writes and syncs go on meanwhile.
         let opened = self.file.read().unwrap_or_else(PoisonError::into_inner);
         let file = &opened.file;
-        if opened.store == Store::Mapped {
+        if opened.store != Store::Written {
             match sys::allocate(file, to) {
                 Ok(()) => return Ok(()),
                 // Old file systems of the same family; written zeros hold there too.
@@ -298,6 +298,11 @@ impl Medium for FileMedium {
             at += len;
         }
         Ok(())
+    }
+
+    fn populate(&self, from: u64, to: u64) {
+        let opened = self.file.read().unwrap_or_else(PoisonError::into_inner);
+        sys::populate(&opened.file, from, to);
     }
 
     fn store(&self) -> Store {

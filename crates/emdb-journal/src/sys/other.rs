@@ -81,6 +81,12 @@ pub(crate) fn private(_options: &mut std::fs::OpenOptions) {}
 /// rights here that few have.
 pub(crate) fn no_follow(_options: &mut std::fs::OpenOptions) {}
 
+/// How bytes are stored where preallocation holds.
+pub(crate) const STORE: crate::medium::Store = crate::medium::Store::Mapped;
+
+/// Brings bytes of the file into memory; left to the system here.
+pub(crate) fn populate(_file: &File, _from: u64, _to: u64) {}
+
 /// How many forks lie between this process and the one that first asked.
 #[inline]
 pub(crate) fn forks() -> u64 {

@@ -8,6 +8,11 @@ use std::path::Path;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use memmap2::{Advice, MmapOptions};
+
+use crate::medium::Store;
+
 /// Whether a map may reach past the end of its file.
 pub(crate) const CAN_MAP_PAST_END: bool = true;
 
@@ -68,6 +73,30 @@ pub(crate) fn allocate(file: &File, end: u64) -> io::Result<()> {
         let _ = (file, end);
         Err(io::ErrorKind::Unsupported.into())
     }
+}
+
+/// How bytes are stored where preallocation holds: only Linux keeps files in pages
+/// larger than a block, and dirties them whole.
+pub(crate) const STORE: Store = if cfg!(any(target_os = "linux", target_os = "android")) {
+    Store::Mixed
+} else {
+    Store::Mapped
+};
+
+/// Brings bytes of the file into memory, as far as that is possible.
+pub(crate) fn populate(file: &File, from: u64, to: u64) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Ok(len) = usize::try_from(to.saturating_sub(from)) {
+        // In a map of its own: whatever a read maps is mapped read-only, and in the
+        // journal's map the first store into each page would then fault once more.
+        let map = MmapOptions::new()
+            .offset(from)
+            .len(len)
+            .map_raw_read_only(file);
+        let _ = map.and_then(|map| map.advise(Advice::PopulateRead));
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = (file, from, to);
 }
 
 /// First position at or after `position` that is not a hole.

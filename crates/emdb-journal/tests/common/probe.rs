@@ -29,9 +29,9 @@ impl<M: Medium> Probe<M> {
         }
     }
 
-    /// Has appended bytes written instead of stored into the map.
-    pub(crate) fn written(mut self) -> Self {
-        self.store = Some(Store::Written);
+    /// Has appended bytes stored in another way than the medium's own.
+    pub(crate) fn storing(mut self, store: Store) -> Self {
+        self.store = Some(store);
         self
     }
 
@@ -88,6 +88,10 @@ impl<M: Medium> Medium for Probe<M> {
     fn release(&self) {
         let _ = (self.hook)("release");
         self.inner.release();
+    }
+    fn populate(&self, from: u64, to: u64) {
+        let _ = (self.hook)("populate");
+        self.inner.populate(from, to);
     }
     fn next_data(&self, position: u64) -> u64 {
         self.inner.next_data(position)
