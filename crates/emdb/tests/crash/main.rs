@@ -438,6 +438,11 @@ fn after_a_failed_sync_writes_fail_and_reads_go_on() {
     db.insert("late", "3").unwrap();
     db.flush().unwrap();
     assert_eq!(db.len().unwrap(), 3);
+    // The flush covers what the failed one lost, too.
+    let bytes = disk.crash(|_| 0);
+    let db = open(&Arc::new(SimulatedMedium::with_bytes(&bytes)));
+    assert_eq!(db.len().unwrap(), 3);
+    db.verify().unwrap();
 }
 
 #[test]
