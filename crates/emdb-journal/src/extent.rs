@@ -33,7 +33,7 @@ struct Region {
     len: usize,
     /// Whether pages are read-only until `Map::protect` opens them.
     protected: bool,
-    _memory: Memory,
+    memory: Memory,
 }
 
 #[derive(Debug)]
@@ -43,7 +43,7 @@ enum Memory {
     Anonymous(MmapMut),
 }
 
-// SAFETY: `base` points to memory owned by `_memory`, which is itself `Send`, and
+// SAFETY: `base` points to memory owned by `memory`, which is itself `Send`, and
 // nothing about it is tied to a thread.
 unsafe impl Send for Region {}
 // SAFETY: all access goes through `Map`, whose methods either read bytes that nobody
@@ -69,11 +69,15 @@ impl Map {
         let raw = shrinking(needed, wanted, |len| {
             MmapOptions::new().len(len).map_raw_read_only(file)
         })?;
+        // Reads are of single records anywhere: reading more around each would fill the
+        // memory with what nobody asked for. Who walks in order says so.
+        #[cfg(unix)]
+        let _ = raw.advise(memmap2::Advice::Random);
         let region = Region {
             base: raw.as_mut_ptr(),
             len: raw.len(),
             protected: true,
-            _memory: Memory::File(raw),
+            memory: Memory::File(raw),
         };
         Ok(Self(Arc::new(region)))
     }
@@ -90,7 +94,7 @@ impl Map {
             base: memory.as_mut_ptr(),
             len: memory.len(),
             protected: false,
-            _memory: Memory::Anonymous(memory),
+            memory: Memory::Anonymous(memory),
         };
         Ok(Self(Arc::new(region)))
     }
@@ -99,6 +103,18 @@ impl Map {
     #[expect(clippy::len_without_is_empty, reason = "a map is never empty")]
     pub fn len(&self) -> u64 {
         self.0.len as u64
+    }
+
+    /// Begins to read these bytes from the file, if they are of one; a hint.
+    fn will_need(&self, from: u64, to: u64) {
+        #[cfg(unix)]
+        if let Memory::File(raw) = &self.0.memory
+            && let Some((at, len)) = self.range(from, to.saturating_sub(from))
+        {
+            let _ = raw.advise_range(memmap2::Advice::WillNeed, at, len);
+        }
+        #[cfg(not(unix))]
+        let _ = (from, to);
     }
 
     #[inline]
@@ -365,6 +381,11 @@ impl Extents {
         let growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
         let mut maps = growth.maps.iter().rev();
         maps.find_map(|mapped| mapped.map.position_of(bytes))
+    }
+
+    /// Begins to read these bytes from the file; a hint.
+    pub(crate) fn will_need(&self, from: u64, to: u64) {
+        self.current().map.will_need(from, to);
     }
 
     /// A hint; any position will do.

@@ -231,6 +231,9 @@ impl Opening {
     }
 }
 
+/// Bytes that are on their way from the file while frames are walked.
+const AHEAD_BYTES: u64 = 8 << 20;
+
 /// Walks the frames of a journal.
 pub(crate) struct Scan<'a> {
     extents: &'a Extents,
@@ -279,7 +282,13 @@ impl<'a> Scan<'a> {
             let reason = format!("the journal ends here, but {from} bytes were recorded");
             return Err(Error::corrupted(self.len, reason).into());
         }
+        let mut asked_for = from;
         let damage = loop {
+            if asked_for < self.len && at + AHEAD_BYTES / 2 >= asked_for {
+                let to = asked_for.saturating_add(AHEAD_BYTES).min(self.len);
+                self.extents.will_need(asked_for, to);
+                asked_for = to;
+            }
             let bytes = self.extents.bytes_below(at, self.len).unwrap_or(&[]);
             if bytes.is_empty() {
                 break None;
