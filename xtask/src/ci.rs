@@ -20,7 +20,14 @@ pub(crate) enum Extent {
 pub(crate) fn run(root: &Path, extent: Extent) -> Result<(), String> {
     let start = Instant::now();
     Step::cargo("format", "fmt --all --check").run(root)?;
-    Step::cargo("format fuzz", "fmt --manifest-path fuzz/Cargo.toml --check").run(root)?;
+    // Workspaces of their own: the rivals are looked at, never compiled.
+    for other in ["fuzz", "benches/compare"] {
+        Step::cargo(
+            format!("format {other}"),
+            &format!("fmt --manifest-path {other}/Cargo.toml --check"),
+        )
+        .run(root)?;
+    }
     timed("tidy", "cargo xtask tidy", || tidy::run(root))?;
     Step::cargo(
         "clippy",

@@ -24,8 +24,8 @@ Usage: cargo xtask <command>
   loom                      the loom models of the index
   sanitize                  AddressSanitizer and ThreadSanitizer over the unsafe modules (nightly)
   fuzz [target] [seconds]   every fuzz target, or one (nightly and cargo-fuzz); 60 seconds in all by default
-  bench [arguments]         our own workloads: `cargo bench -p emdb-benches` with these arguments;
-                            the comparison with other engines is not part of it yet
+  bench [options]           emdb beside other engines; --quick takes minutes, docs/bench.md has the
+                            options; our own workloads are `cargo bench -p emdb-benches`
   help                      this text
 ";
 

@@ -1,0 +1,134 @@
+//! sled: its batches and pops; its `flush`, and a sync of our own behind it.
+
+use std::fs::File;
+use std::path::Path;
+
+use super::{CACHE_BYTES, End, Engine, Outcome, Reader, Sync};
+
+pub struct Sled {
+    db: sled::Db,
+    /// The file its log is in.
+    log: File,
+}
+
+impl Sled {
+    /// `flush` ends with `sync_file_range` on Linux, which reaches neither the file's metadata
+    /// nor the device's cache (spacejam/sled#1452), so the file is synced as well.
+    fn end(&self, sync: Sync) -> Outcome<()> {
+        if sync == Sync::Durable {
+            self.db.flush()?;
+            self.log.sync_data()?;
+        }
+        Ok(())
+    }
+}
+
+impl Engine for Sled {
+    type Reader<'a> = &'a sled::Db;
+
+    fn open(folder: &Path) -> Outcome<Self> {
+        let db = sled::Config::new()
+            .path(folder)
+            .cache_capacity(CACHE_BYTES)
+            .open()?;
+        let log = File::options().write(true).open(folder.join("db"))?;
+        Ok(Self { db, log })
+    }
+
+    fn put(&self, key: &[u8], value: &[u8], sync: Sync) -> Outcome<()> {
+        self.db.insert(key, value)?;
+        self.end(sync)
+    }
+
+    fn put_all<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &self,
+        records: impl Iterator<Item = (K, V)>,
+        sync: Sync,
+    ) -> Outcome<()> {
+        let mut batch = sled::Batch::default();
+        for (key, value) in records {
+            batch.insert(key.as_ref(), value.as_ref());
+        }
+        self.db.apply_batch(batch)?;
+        self.end(sync)
+    }
+
+    fn reader(&self) -> Outcome<Self::Reader<'_>> {
+        Ok(&self.db)
+    }
+
+    fn remove_all<K: AsRef<[u8]>>(&self, keys: impl Iterator<Item = K>) -> Outcome<()> {
+        let mut batch = sled::Batch::default();
+        for key in keys {
+            batch.remove(key.as_ref());
+        }
+        self.db.apply_batch(batch)?;
+        self.end(Sync::Durable)
+    }
+
+    fn retain(&self, mut keep: impl FnMut(&[u8]) -> bool) -> Outcome<()> {
+        self.extract_if(|key| !keep(key), |_, _| ())
+    }
+
+    fn extract_if(
+        &self,
+        mut wanted: impl FnMut(&[u8]) -> bool,
+        mut visit: impl FnMut(&[u8], &[u8]),
+    ) -> Outcome<()> {
+        let mut batch = sled::Batch::default();
+        for entry in self.db.iter() {
+            let (key, value) = entry?;
+            if wanted(&key) {
+                visit(&key, &value);
+                batch.remove(key);
+            }
+        }
+        self.db.apply_batch(batch)?;
+        self.end(Sync::Durable)
+    }
+
+    fn pop(&self, end: End, count: u64) -> Outcome<u64> {
+        let mut popped = 0;
+        while popped < count {
+            let entry = match end {
+                End::First => self.db.pop_min()?,
+                End::Last => self.db.pop_max()?,
+            };
+            if entry.is_none() {
+                break;
+            }
+            popped += 1;
+        }
+        self.end(Sync::Durable)?;
+        Ok(popped)
+    }
+
+    fn close(self) -> Outcome<()> {
+        self.end(Sync::Durable)
+    }
+}
+
+impl Reader for &sled::Db {
+    fn get<T>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> T) -> Outcome<Option<T>> {
+        Ok(sled::Tree::get(self, key)?.map(|value| read(&value)))
+    }
+
+    fn scan(
+        &self,
+        start: &[u8],
+        count: usize,
+        mut visit: impl FnMut(&[u8], &[u8]),
+    ) -> Outcome<usize> {
+        let mut visited = 0;
+        for entry in self.range(start..).take(count) {
+            let (key, value) = entry?;
+            visit(&key, &value);
+            visited += 1;
+        }
+        Ok(visited)
+    }
+
+    fn len(&self) -> Outcome<u64> {
+        Ok(sled::Tree::len(self) as u64)
+    }
+}
