@@ -109,6 +109,38 @@ fn a_thousand_databases_are_open_at_once() {
     run_child("limits::a_thousand_databases_are_open_at_once", &path);
 }
 
+/// Bytes of memory that this process has.
+#[cfg(target_os = "linux")]
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kib = line.unwrap().split_whitespace().nth(1).unwrap();
+    kib.parse::<u64>().unwrap() << 10
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_empty_database_is_small() {
+    use std::os::unix::fs::MetadataExt;
+
+    if let Some(path) = in_child() {
+        let before = resident_bytes();
+        let db = Emdb::open(&path).unwrap();
+        db.insert("key", "value").unwrap();
+        let more = resident_bytes().saturating_sub(before);
+        assert!(more < 1 << 20, "{more} bytes of memory");
+        let on_disk: u64 = std::fs::read_dir(path.parent().unwrap())
+            .unwrap()
+            .map(|entry| entry.unwrap().metadata().unwrap().blocks() * 512)
+            .sum();
+        assert!(on_disk < 64 << 10, "{on_disk} bytes on disk");
+        return;
+    }
+    let _alone = alone();
+    let (_directory, path) = directory();
+    run_child("limits::an_empty_database_is_small", &path);
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_database_works_in_two_gibibytes_of_address_space() {
