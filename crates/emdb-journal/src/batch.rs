@@ -6,8 +6,9 @@
 //! through `hidden_from` until the batch is committed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
+use std::time::Instant;
 
 use emdb_format::{BatchSum, Commit, Discard, FrameSpec, Kind, marker_frame_len};
 
@@ -25,24 +26,43 @@ const GROW_BYTES: u64 = 1 << 18;
 /// Who holds the write side, or the sidecar.
 #[derive(Default)]
 pub(crate) struct Gate {
-    owner: Mutex<Option<ThreadId>>,
+    state: Mutex<GateState>,
     free: Condvar,
 }
 
+#[derive(Default)]
+struct GateState {
+    owner: Option<ThreadId>,
+    waiting: usize,
+}
+
 impl Gate {
-    fn owner(&self) -> MutexGuard<'_, Option<ThreadId>> {
-        self.owner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, GateState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes it for this thread; waits for whoever has it.
     pub(crate) fn take(&self, call: &'static str) -> Result<(), Error> {
-        *self.wait_free(call)? = Some(std::thread::current().id());
-        Ok(())
+        self.take_until(call, None).map(drop)
+    }
+
+    /// As `take`, but gives up at the deadline; tells whether it has it.
+    fn take_until(&self, call: &'static str, deadline: Option<Instant>) -> Result<bool, Error> {
+        let Some(mut state) = self.wait_free(call, deadline)? else {
+            return Ok(false);
+        };
+        state.owner = Some(std::thread::current().id());
+        Ok(true)
+    }
+
+    /// Makes this thread the one that holds it; only for who has been handed it.
+    fn adopt(&self) {
+        self.state().owner = Some(std::thread::current().id());
     }
 
     /// Refuses a call on the thread that holds it.
     pub(crate) fn refuse_holder(&self, call: &'static str) -> Result<(), Error> {
-        match *self.owner() {
+        match self.state().owner {
             Some(holder) if holder == std::thread::current().id() => {
                 Err(Error::WriteInProgress(call))
             }
@@ -52,67 +72,123 @@ impl Gate {
 
     /// Waits until nobody holds it.
     pub(crate) fn wait(&self, call: &'static str) -> Result<(), Error> {
-        drop(self.wait_free(call)?);
-        Ok(())
+        self.wait_free(call, None).map(drop)
     }
 
-    fn wait_free(&self, call: &'static str) -> Result<MutexGuard<'_, Option<ThreadId>>, Error> {
-        let mut owner = self.owner();
-        while let Some(holder) = *owner {
+    fn wait_free(
+        &self,
+        call: &'static str,
+        deadline: Option<Instant>,
+    ) -> Result<Option<MutexGuard<'_, GateState>>, Error> {
+        let mut state = self.state();
+        while let Some(holder) = state.owner {
             if holder == std::thread::current().id() {
                 return Err(Error::WriteInProgress(call));
             }
-            owner = self
-                .free
-                .wait(owner)
-                .unwrap_or_else(PoisonError::into_inner);
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(None);
+            }
+            state.waiting += 1;
+            state = match left {
+                None => self
+                    .free
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner),
+                Some(left) => {
+                    self.free
+                        .wait_timeout(state, left)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
+                }
+            };
+            state.waiting -= 1;
         }
-        Ok(owner)
+        Ok(Some(state))
     }
 
     /// Whether somebody holds it.
     pub(crate) fn is_held(&self) -> bool {
-        self.owner().is_some()
+        self.state().owner.is_some()
     }
 
     pub(crate) fn release(&self) {
-        *self.owner() = None;
-        self.free.notify_all();
+        let mut state = self.state();
+        state.owner = None;
+        // Waking nobody is a system call, too.
+        let waiting = state.waiting > 0;
+        drop(state);
+        if waiting {
+            self.free.notify_all();
+        }
     }
 }
 
 /// The write side, held by one thread: frames appended through it become visible
 /// and count together, or not at all.
 ///
-/// Dropping it without [`commit`](Self::commit) discards what was appended.
-pub struct Batch<'a> {
-    core: &'a Core,
+/// Dropping it without [`commit`](Self::commit) discards what was appended. It may be
+/// handed to another thread, which then calls [`adopt`](Self::adopt).
+pub struct Batch {
+    core: Arc<Core>,
     begin: u64,
     cursor: u64,
+    /// Where the run began that is not closed.
+    first: Option<u64>,
     count: u64,
     sum: BatchSum,
+    /// Some frame does not count, though readers may have met it.
+    discarded: bool,
     /// Holds the write side.
     open: bool,
     /// Nothing is to be discarded any more.
     closed: bool,
 }
 
+/// A point in a batch to which it can be taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    position: u64,
+    count: u64,
+}
+
+impl Mark {
+    /// Where the next frame comes, or the marker before it.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+}
+
 impl Core {
     /// Takes the write side; waits for whoever has it.
-    pub(crate) fn begin(&self, call: &'static str) -> Result<Batch<'_>, Error> {
+    pub(crate) fn begin(self: &Arc<Self>, call: &'static str) -> Result<Batch, Error> {
+        // Only a deadline has it give up.
+        self.begin_until(call, None)?.ok_or(Error::Closed)
+    }
+
+    /// As `begin`, but gives up at the deadline.
+    pub(crate) fn begin_until(
+        self: &Arc<Self>,
+        call: &'static str,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Batch>, Error> {
         self.check_open()?;
         if self.options.read_only {
             return Err(Error::ReadOnly);
         }
-        self.gate.take(call)?;
+        if !self.gate.take_until(call, deadline)? {
+            return Ok(None);
+        }
         let word = self.tail.word.fetch_or(BATCH, Ordering::SeqCst);
         let begin = word & POSITION;
         let mut batch = Batch {
-            core: self,
+            core: Arc::clone(self),
             begin,
             cursor: begin,
+            first: None,
             count: 0,
             sum: BatchSum::default(),
+            discarded: false,
             open: true,
             closed: false,
         };
@@ -127,11 +203,17 @@ impl Core {
         // SeqCst: ordered before the index entries of this batch, which readers load
         // before they load this word.
         self.hidden_from.store(begin, Ordering::SeqCst);
-        Ok(batch)
+        Ok(Some(batch))
     }
 }
 
-impl Batch<'_> {
+impl Batch {
+    /// Makes this thread the one that holds the write side, and that gets
+    /// [`Error::WriteInProgress`] where others wait.
+    pub fn adopt(&self) {
+        self.core.gate.adopt();
+    }
+
     /// Position at which the batch began: what readers see ends here.
     pub fn begin(&self) -> u64 {
         self.begin
@@ -160,11 +242,60 @@ impl Batch<'_> {
         let (position, checksum) = self.append_frame(&spec, CLOSE_BYTES)?;
         self.sum.add(checksum);
         self.count += 1;
+        self.first.get_or_insert(position);
         Ok(position)
     }
 
+    /// The present point, for [`discard_from`](Self::discard_from).
+    pub fn mark(&self) -> Mark {
+        Mark {
+            position: self.cursor,
+            count: self.count,
+        }
+    }
+
+    /// Cancels what was appended since `mark` was made in this batch. Marks made since
+    /// then are void.
+    ///
+    /// # Errors
+    /// [`Error::Io`] (no space) leaves the batch as it was. [`Error::Poisoned`] after a
+    /// failed write.
+    pub fn discard_from(&mut self, mark: &Mark) -> Result<(), Error> {
+        if self.closed {
+            return Err(Error::Closed);
+        }
+        let Some(first) = self.first else {
+            return Ok(());
+        };
+        if mark.position >= self.cursor {
+            return Ok(());
+        }
+        let checksum = self.append_discard(mark.position.max(first), CLOSE_BYTES)?;
+        self.discarded = true;
+        if mark.position <= first {
+            self.first = None;
+            self.count = 0;
+            self.sum = BatchSum::default();
+        } else {
+            self.count = mark.count.min(self.count);
+            self.sum.add(checksum);
+        }
+        Ok(())
+    }
+
+    fn append_discard(&mut self, from: u64, margin: u64) -> Result<u32, Error> {
+        let value = Discard { from }.encode();
+        let spec = FrameSpec {
+            batch: true,
+            ..FrameSpec::new(Kind::Discard, b"", &value)
+        };
+        let (_, checksum) = self.append_frame(&spec, margin)?;
+        Ok(checksum)
+    }
+
     fn append_frame(&mut self, spec: &FrameSpec<'_>, margin: u64) -> Result<(u64, u32), Error> {
-        let core = self.core;
+        let core = &*self.core;
+        core.check_not_forked()?;
         core.check_writable()?;
         let head = spec.head(core.stamp)?;
         let len = (head.as_bytes().len() + spec.key.len() + spec.value.len()) as u64;
@@ -199,7 +330,10 @@ impl Batch<'_> {
     /// # Errors
     /// [`Error::Poisoned`] after a failed write; the batch does not count then.
     pub fn seal(&mut self) -> Result<(), Error> {
-        if self.count > 0 && !self.closed {
+        if self.closed {
+            return Ok(());
+        }
+        if self.count > 0 {
             let value = Commit {
                 count: self.count,
                 sum: self.sum,
@@ -210,6 +344,8 @@ impl Batch<'_> {
                 ..FrameSpec::new(Kind::Commit, b"", &value)
             };
             self.append_frame(&spec, 0)?;
+        } else if let Some(first) = self.first {
+            self.append_discard(first, 0)?;
         }
         // From here on the batch counts, whatever happens.
         self.closed = true;
@@ -225,8 +361,8 @@ impl Batch<'_> {
         self.seal()?;
         visible();
         let end = self.cursor;
-        let core = self.core;
         self.finish();
+        let core = &*self.core;
         if core.options.sync_policy == SyncPolicy::EachAppend {
             core.sync_to(end)?;
         }
@@ -255,8 +391,8 @@ impl Batch<'_> {
         self.closed = true;
         visible(position);
         let end = self.cursor;
-        let core = self.core;
         self.finish();
+        let core = &*self.core;
         if core.options.sync_policy == SyncPolicy::EachAppend {
             core.sync_to(end)?;
         }
@@ -266,7 +402,7 @@ impl Batch<'_> {
     /// Gives the write side back; everything up to the cursor is published.
     fn finish(&mut self) {
         self.open = false;
-        let core = self.core;
+        let core = &*self.core;
         if self.cursor != self.begin {
             // Only the holder of the write side moves the position while BATCH is set;
             // STOP may be set by a failed sync at any time and must not be lost.
@@ -278,7 +414,7 @@ impl Batch<'_> {
         }
         // SeqCst: the point in time at which the batch happens, for single reads
         // and for snapshots alike.
-        core.hidden_from.store(u64::MAX, Ordering::SeqCst);
+        core.hidden_from.show(self.discarded);
         core.tail.word.fetch_and(!BATCH, Ordering::SeqCst);
         core.gate.release();
     }
@@ -289,18 +425,16 @@ impl Batch<'_> {
     }
 }
 
-impl Drop for Batch<'_> {
+impl Drop for Batch {
     fn drop(&mut self) {
-        if !self.open {
+        if !self.open || self.core.check_not_forked().is_err() {
             return;
         }
-        if self.cursor != self.begin && !self.closed {
-            let value = Discard { from: self.begin }.encode();
-            let spec = FrameSpec {
-                batch: true,
-                ..FrameSpec::new(Kind::Discard, b"", &value)
-            };
-            if self.append_frame(&spec, 0).is_err() {
+        if !self.closed {
+            self.discarded |= self.cursor != self.begin;
+            if let Some(first) = self.first
+                && self.append_discard(first, 0).is_err()
+            {
                 // Room was kept, so only a failed write gets here; recovery finds
                 // the batch unfinished and discards it.
                 self.core.poison();
@@ -310,14 +444,50 @@ impl Drop for Batch<'_> {
     }
 }
 
+impl std::fmt::Debug for Batch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Batch")
+            .field("begin", &self.begin)
+            .field("cursor", &self.cursor)
+            .field("count", &self.count)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The word that hides a batch's frames from readers, on a line that plain appends
 /// never write.
+///
+/// Invariant: while no batch is open it is above every position, and it is another
+/// number after a batch of which something was discarded. So a reader that found it
+/// the same before and after it loaded an index entry did not load what was discarded.
 #[repr(align(128))]
-pub(crate) struct HiddenFrom(AtomicU64);
+pub(crate) struct HiddenFrom {
+    word: AtomicU64,
+    discards: AtomicU64,
+}
 
 impl HiddenFrom {
     pub(crate) fn new() -> Self {
-        Self(AtomicU64::new(u64::MAX))
+        Self {
+            word: AtomicU64::new(u64::MAX),
+            discards: AtomicU64::new(0),
+        }
+    }
+
+    /// Batches that ended with something of them discarded.
+    #[inline]
+    pub(crate) fn discards(&self) -> u64 {
+        self.discards.load(Ordering::SeqCst)
+    }
+
+    /// Ends the hiding; only for who holds the write side.
+    fn show(&self, discarded: bool) {
+        // SeqCst: a reader that meets the word stored below counts one more.
+        let discards = self.discards.load(Ordering::Relaxed) + u64::from(discarded);
+        if discarded {
+            self.discards.store(discards, Ordering::SeqCst);
+        }
+        self.word.store(u64::MAX - discards, Ordering::SeqCst);
     }
 }
 
@@ -325,6 +495,6 @@ impl std::ops::Deref for HiddenFrom {
     type Target = AtomicU64;
 
     fn deref(&self) -> &AtomicU64 {
-        &self.0
+        &self.word
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use emdb_format::{Frame, FrameSpec, Header, POSITION_MAX, Stamp};
 
@@ -230,8 +231,21 @@ impl Journal {
     ///
     /// # Errors
     /// [`Error::WriteInProgress`], naming `call`, if this thread holds it already.
-    pub fn begin(&self, call: &'static str) -> Result<Batch<'_>, Error> {
+    pub fn begin(&self, call: &'static str) -> Result<Batch, Error> {
         self.core.begin(call)
+    }
+
+    /// As [`begin`](Self::begin), but `None` once the deadline has passed. One that has
+    /// passed already waits for nobody.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub fn begin_until(
+        &self,
+        call: &'static str,
+        deadline: Instant,
+    ) -> Result<Option<Batch>, Error> {
+        self.core.begin_until(call, Some(deadline))
     }
 
     /// Makes everything appended before the call survive power loss, whoever
@@ -271,6 +285,16 @@ impl Journal {
     #[inline]
     pub fn hidden_from(&self) -> u64 {
         self.core.hidden_from.load(Ordering::SeqCst)
+    }
+
+    /// How many batches ended with something of them discarded.
+    ///
+    /// An index entry of a frame that was discarded must not be taken for that of one
+    /// that was committed: a reader that met it while the batch was open finds this
+    /// number, or [`hidden_from`](Self::hidden_from), to be another one afterwards.
+    #[inline]
+    pub fn discards(&self) -> u64 {
+        self.core.hidden_from.discards()
     }
 
     /// A position that divides history: every frame below it is published, and
@@ -734,7 +758,7 @@ impl Core {
         self.tail.word.fetch_or(STOP, Ordering::SeqCst);
     }
 
-    fn close(&self) -> Result<(), Error> {
+    fn close(self: &Arc<Self>) -> Result<(), Error> {
         if self.options.read_only {
             self.state.store(CLOSED, Ordering::Release);
             self.medium.release();

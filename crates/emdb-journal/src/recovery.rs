@@ -321,7 +321,8 @@ impl<'a> Scan<'a> {
                         batch = None;
                     } else {
                         open.sum.add(frame.checksum());
-                        open.frames.retain(|position| *position < discard.from);
+                        let kept = open.frames.partition_point(|at| *at < discard.from);
+                        open.frames.truncate(kept);
                     }
                 }
                 (Kind::Commit, true) => {

@@ -84,7 +84,7 @@ struct BatchWriter<'a> {
     engine: &'a Engine,
     space: &'a Arc<Space>,
     id: u32,
-    batch: Option<Batch<'a>>,
+    batch: Option<Batch>,
     delta: Delta,
 }
 
