@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::step::{Step, ask, skipped, timed};
-use crate::{fuzz, loom, sanitize, tidy};
+use crate::{fuzz, instructions, loom, sanitize, tidy};
 
 /// How much is run.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -61,6 +61,7 @@ pub(crate) fn run(root: &Path, extent: Extent) -> Result<(), String> {
     } else {
         skipped("deny", "cargo-deny is not installed");
     }
+    instructions::run(root)?;
     sanitize::run(root)?;
     if extent == Extent::Full {
         fuzz::run(root, &[])?;

@@ -6,6 +6,7 @@
 mod bench;
 mod ci;
 mod fuzz;
+mod instructions;
 mod loom;
 mod sanitize;
 mod source;
@@ -22,6 +23,8 @@ Usage: cargo xtask <command>
   tidy [--bless]            the rules of the style guide that a program can check;
                             --bless records the layout's hash in docs/format.md
   loom                      the loom models of the index
+  instructions [--bless]    instructions a call against the stored figures (valgrind); --bless stores
+                            those of now
   sanitize                  AddressSanitizer and ThreadSanitizer over the unsafe modules (nightly)
   fuzz [target] [seconds]   every fuzz target, or one (nightly and cargo-fuzz); 60 seconds in all by default
   bench [options]           emdb beside other engines; --quick takes minutes, docs/bench.md has the
@@ -52,6 +55,8 @@ fn dispatch(root: &Path, args: &[&str]) -> Result<(), String> {
         ["tidy"] => tidy::run(root),
         ["tidy", "--bless"] => tidy::bless(root),
         ["loom"] => loom::run(root),
+        ["instructions"] => instructions::run(root),
+        ["instructions", "--bless"] => instructions::bless(root),
         ["sanitize"] => sanitize::run(root),
         ["fuzz", rest @ ..] => fuzz::run(root, rest),
         ["bench", rest @ ..] => bench::run(root, rest),
