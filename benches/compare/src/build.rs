@@ -1,6 +1,6 @@
 //! What an engine costs those who build it: a clean build, and the crates in its tree.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::options::Options;
 use crate::results::Results;
 use crate::worker::row;
 
-pub const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+const MANIFEST: &str = include_str!("../Cargo.toml");
 
 /// The package an engine is built from.
 pub fn package(engine: &str) -> &str {
@@ -25,64 +25,63 @@ pub fn package(engine: &str) -> &str {
 pub fn run(options: &Options, data: &Path, results: &mut Results) {
     for engine in &options.engines {
         eprintln!("building {engine}");
-        for (row, figure) in [
-            (
-                row("build/time", "clean release build", Unit::Seconds),
-                clean_build(engine, data),
-            ),
-            (
-                row("build/crates", "crates in the tree", Unit::Pieces),
-                crates(engine),
-            ),
-        ] {
+        let folder = lone_crate(engine, data);
+        let measured = |measure: fn(&Path) -> Outcome<f64>| match &folder {
+            Ok(folder) => measure(folder).map_err(|failure| failure.to_string()),
+            Err(failure) => Err(failure.to_string()),
+        };
+        let time = row("build/time", "clean release build", Unit::Seconds);
+        let tree = row("build/crates", "crates in the tree", Unit::Pieces);
+        for (row, figure) in [(time, measured(clean_build)), (tree, measured(crates))] {
             let result = match figure {
                 Ok(value) => RowResult::Figure {
                     value,
                     syncs: 0,
                     note: None,
                 },
-                Err(failure) => RowResult::Failed(failure.to_string()),
+                Err(why) => RowResult::Failed(why),
             };
             results.add(engine, row, result);
         }
     }
 }
 
-/// Features that the engine's own row needs.
-fn features(engine: &str) -> &str {
-    match engine {
-        "rocksdb" | "sqlite" => engine,
-        _ => "",
+/// A crate that depends on one engine as this one does, and on nothing else.
+fn lone_crate(engine: &str, data: &Path) -> Outcome<PathBuf> {
+    let begin = format!("{} = ", package(engine));
+    let (_, dependencies) = MANIFEST
+        .split_once("[dependencies]")
+        .ok_or("no dependencies in the manifest")?;
+    let line = dependencies
+        .lines()
+        .find(|line| line.starts_with(&begin))
+        .ok_or("the engine is not in the manifest")?
+        .replace("optional = true, ", "")
+        .replace("../../", concat!(env!("CARGO_MANIFEST_DIR"), "/../../"));
+    let folder = data.join("build");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
     }
+    std::fs::create_dir_all(folder.join("src"))?;
+    std::fs::write(folder.join("src/lib.rs"), "")?;
+    // The same versions as those that are measured.
+    std::fs::write(folder.join("Cargo.lock"), crate::LOCK)?;
+    let manifest = format!(
+        "[package]\nname = \"lone\"\nedition = \"2024\"\n[workspace]\n[dependencies]\n{line}\n"
+    );
+    std::fs::write(folder.join("Cargo.toml"), manifest)?;
+    Ok(folder)
 }
 
-fn clean_build(engine: &str, data: &Path) -> Outcome<f64> {
-    let target = data.join("build");
-    if target.exists() {
-        std::fs::remove_dir_all(&target)?;
-    }
+fn clean_build(folder: &Path) -> Outcome<f64> {
     let started = Instant::now();
     let output = Command::new("cargo")
-        .args([
-            "build",
-            "--release",
-            "--offline",
-            "--quiet",
-            "--manifest-path",
-            MANIFEST,
-        ])
-        .args([
-            "-p",
-            package(engine),
-            "--features",
-            features(engine),
-            "--target-dir",
-        ])
-        .arg(&target)
+        .args(["build", "--release", "--offline", "--quiet"])
+        .args(["--target-dir", "target"])
+        .current_dir(folder)
         .stdin(Stdio::null())
         .output()?;
     let taken = started.elapsed().as_secs_f64();
-    std::fs::remove_dir_all(&target)?;
     if output.status.success() {
         Ok(taken)
     } else {
@@ -91,18 +90,11 @@ fn clean_build(engine: &str, data: &Path) -> Outcome<f64> {
     }
 }
 
-fn crates(engine: &str) -> Outcome<f64> {
+fn crates(folder: &Path) -> Outcome<f64> {
     let output = Command::new("cargo")
-        .args([
-            "tree",
-            "--offline",
-            "--manifest-path",
-            MANIFEST,
-            "-p",
-            package(engine),
-        ])
-        .args(["--features", features(engine), "--edges", "normal,build"])
+        .args(["tree", "--offline", "--edges", "normal,build"])
         .args(["--prefix", "none", "--format", "{p}"])
+        .current_dir(folder)
         .output()?;
     if !output.status.success() {
         return Err("cargo tree fails".into());
@@ -115,5 +107,6 @@ fn crates(engine: &str) -> Outcome<f64> {
         .collect();
     names.sort_unstable();
     names.dedup();
-    Ok(names.len() as f64)
+    // The lone crate is not one of them.
+    Ok(names.len().saturating_sub(1) as f64)
 }

@@ -39,6 +39,7 @@ pub fn html(results: &Results) -> Outcome<String> {
         section(&mut html, results, suite)?;
     }
     durability(&mut html, results)?;
+    notes(&mut html, results)?;
     html.push_str("</body></html>\n");
     Ok(html)
 }
@@ -147,11 +148,17 @@ fn line(html: &mut String, results: &Results, measured: &Measured) -> Outcome<()
         };
         let text = escaped(&table::text(cell, measured.row.unit));
         match cell {
-            Cell::Figures { median, syncs, .. } => {
+            Cell::Figures {
+                median,
+                syncs,
+                note,
+                ..
+            } => {
                 let class = if Some(*median) == best { "best" } else { "" };
+                let note = escaped(note.as_deref().unwrap_or_default());
                 write!(
                     html,
-                    "<td class=\"{class}\" title=\"{syncs} syncs\">{text}</td>"
+                    "<td class=\"{class}\" title=\"{syncs} syncs. {note}\">{text}</td>"
                 )?;
             }
             Cell::NotAvailable { why } => {
@@ -217,6 +224,24 @@ fn durability(html: &mut String, results: &Results) -> Outcome<()> {
         html.push_str("</tr>\n");
     }
     html.push_str("</table>\n");
+    Ok(())
+}
+
+/// What is to be known about single figures.
+fn notes(html: &mut String, results: &Results) -> Outcome<()> {
+    html.push_str("<h2>Notes</h2>\n<ul>\n");
+    for measured in &results.rows {
+        for (engine, cell) in &measured.cells {
+            if let Cell::Figures {
+                note: Some(note), ..
+            } = cell
+            {
+                let (label, note) = (escaped(&measured.row.label), escaped(note));
+                writeln!(html, "<li>{engine}, {label}: {note}</li>")?;
+            }
+        }
+    }
+    html.push_str("</ul>\n");
     Ok(())
 }
 

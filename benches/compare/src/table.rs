@@ -90,16 +90,20 @@ pub fn print(results: &Results) {
     }
 }
 
-/// What failed, engine by engine, with the reason.
+/// What failed and what is to be known, engine by engine.
 fn problems(results: &Results) {
     for engine in &results.engines {
         let mut told: Vec<&str> = Vec::new();
         for measured in &results.rows {
-            if let Some(Cell::Failed { why }) = measured.cells.get(engine)
-                && !told.contains(&why.as_str())
-            {
-                println!("\n{engine} failed at {}: {why}", measured.row.id);
-                told.push(why);
+            match measured.cells.get(engine) {
+                Some(Cell::Failed { why }) if !told.contains(&why.as_str()) => {
+                    println!("\n{engine} failed at {}: {why}", measured.row.id);
+                    told.push(why);
+                }
+                Some(Cell::Figures {
+                    note: Some(note), ..
+                }) => println!("\n! {engine}, {}: {note}", measured.row.label),
+                _ => {}
             }
         }
     }
@@ -125,9 +129,11 @@ pub fn text(cell: &Cell, unit: Unit) -> String {
             median,
             spread,
             values,
+            note,
             ..
         } => {
-            let figure = figure(*median, unit);
+            let mark = if note.is_some() { "!" } else { "" };
+            let figure = format!("{mark}{}", figure(*median, unit));
             if values.len() > 1 {
                 format!("{figure} \u{b1}{:.0}%", spread * 100.0)
             } else {

@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::engine::{self, Engine, Failure, NotAvailable, Outcome};
@@ -102,9 +103,27 @@ pub fn measure(row: Row, action: impl FnOnce() -> Outcome<f64>) -> Option<f64> {
     figures.and_then(|figures| figures.first().copied())
 }
 
+/// The same for writes that must end in at least so many syncs; fewer are noted at the figure.
+pub fn measure_synced(
+    row: Row,
+    syncs_min: u64,
+    action: impl FnOnce() -> Outcome<f64>,
+) -> Option<f64> {
+    let figures = told_with(vec![row], syncs_min, || Ok(vec![action()?]));
+    figures.and_then(|figures| figures.first().copied())
+}
+
 /// Measures several rows at once, in their order.
 pub fn measure_many(
     rows: Vec<Row>,
+    action: impl FnOnce() -> Outcome<Vec<f64>>,
+) -> Option<Vec<f64>> {
+    told_with(rows, 0, action)
+}
+
+fn told_with(
+    rows: Vec<Row>,
+    syncs_min: u64,
     action: impl FnOnce() -> Outcome<Vec<f64>>,
 ) -> Option<Vec<f64>> {
     if let Some(row) = rows.first() {
@@ -113,6 +132,10 @@ pub fn measure_many(
     let before = syncs::count();
     let result = guarded(action);
     let syncs = syncs::count() - before;
+    let mut note = take_note();
+    if syncs < syncs_min {
+        note = Some(format!("{syncs} syncs instead of {syncs_min}"));
+    }
     for (at, row) in rows.into_iter().enumerate() {
         let told = match &result {
             Ok(figures) => figures.get(at).map_or_else(
@@ -120,7 +143,7 @@ pub fn measure_many(
                 |value| RowResult::Figure {
                     value: *value,
                     syncs,
-                    note: None,
+                    note: note.clone(),
                 },
             ),
             Err(failure) => told(failure),
@@ -128,6 +151,17 @@ pub fn measure_many(
         Message::Row(row, told).print();
     }
     result.ok()
+}
+
+static NOTE: Mutex<Option<String>> = Mutex::new(None);
+
+/// Notes something at the figure that is being measured: what a reader must know to judge it.
+pub fn note(text: impl Into<String>) {
+    *NOTE.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.into());
+}
+
+fn take_note() -> Option<String> {
+    NOTE.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// Operations a second.

@@ -57,6 +57,7 @@ impl<const RANGES: bool> Engine for Database<RANGES> {
         for key in keys {
             self.0.remove(key)?;
         }
+        crate::worker::note("one by one, then a flush: not atomic");
         self.end(Sync::Durable)
     }
 

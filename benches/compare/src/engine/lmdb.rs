@@ -188,6 +188,7 @@ impl Engine for Lmdb {
     }
 
     fn compact_beside_writers(&self) -> Outcome<()> {
+        crate::worker::note("into a copy, which then takes the place of the original");
         let copy = self.folder.join("copy.mdb");
         let file = self
             .opened()?

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use super::reads;
 use crate::data::{Records, shuffled};
-use crate::engine::{End, Engine, Outcome, Reader, Sync};
+use crate::engine::{End, Engine, NotAvailable, Outcome, Reader, Sync};
 use crate::message::Unit::{Bytes, Micros, PerSecond, Seconds};
 use crate::system;
-use crate::worker::{Order, check, fresh, measure, rate, row};
+use crate::worker::{Order, check, fresh, measure, measure_synced, note, rate, row};
 
 const SINGLES: u64 = 1_000;
 const BATCHES: u64 = 100;
@@ -32,7 +32,7 @@ pub fn run<E: Engine>(order: &Order) -> Outcome<()> {
         },
     );
     removals(&db, &records, items, total)?;
-    measure(row("core/size", "size on disk, uncompacted", Bytes), || {
+    let before = measure(row("core/size", "size on disk, uncompacted", Bytes), || {
         system::disk_bytes(&folder)
     });
     let compacted = measure(row("core/compaction", "compaction", Seconds), || {
@@ -42,9 +42,13 @@ pub fn run<E: Engine>(order: &Order) -> Outcome<()> {
     });
     measure(
         row("core/size_compacted", "size on disk, compacted", Bytes),
-        || match compacted {
-            Some(_) => system::disk_bytes(&folder),
-            None => crate::engine::unavailable("it was not compacted"),
+        || {
+            compacted.ok_or(NotAvailable("it was not compacted"))?;
+            let after = system::disk_bytes(&folder)?;
+            if before.is_some_and(|before| after > before * 0.98) {
+                note("compacting gave nothing back");
+            }
+            Ok(after)
         },
     );
     db.close()
@@ -52,8 +56,9 @@ pub fn run<E: Engine>(order: &Order) -> Outcome<()> {
 
 /// Tells how many records there are then.
 fn writes<E: Engine>(db: &E, records: &Records, items: u64, order: &Order) -> Outcome<u64> {
-    measure(
+    measure_synced(
         row("core/load", "bulk load, one durable transaction", PerSecond),
+        1,
         || {
             rate(items, || {
                 db.put_all(records.records(0..items), Sync::Durable)
@@ -70,8 +75,9 @@ fn writes<E: Engine>(db: &E, records: &Records, items: u64, order: &Order) -> Ou
         total - count..total
     };
     let numbers = next(SINGLES);
-    measure(
+    measure_synced(
         row("core/singles", "durable single writes", PerSecond),
+        SINGLES,
         || {
             rate(SINGLES, || {
                 records
@@ -81,12 +87,13 @@ fn writes<E: Engine>(db: &E, records: &Records, items: u64, order: &Order) -> Ou
         },
     );
     let numbers = next(BATCHES * BATCH);
-    measure(
+    measure_synced(
         row(
             "core/batches",
             "durable batches of 1,000, records",
             PerSecond,
         ),
+        BATCHES,
         || {
             rate(BATCHES * BATCH, || {
                 numbers.step_by(BATCH as usize).try_for_each(|first| {
@@ -95,19 +102,23 @@ fn writes<E: Engine>(db: &E, records: &Records, items: u64, order: &Order) -> Ou
             })
         },
     );
-    measure(row("core/sorted", "sorted bulk insert", PerSecond), || {
-        let count = (items / 5).max(1);
-        let (other, folder) = fresh::<E>(&order.folder, "sorted")?;
-        other.prepare(Sync::Durable)?;
-        let sorted = records.sorted(count);
-        let rate = rate(count, || {
-            other.put_sorted(records.records(sorted.iter().map(|number| u64::from(*number))))
-        })?;
-        check("records", other.reader()?.len()?, count)?;
-        other.close()?;
-        std::fs::remove_dir_all(folder)?;
-        Ok(rate)
-    });
+    measure_synced(
+        row("core/sorted", "sorted bulk insert", PerSecond),
+        1,
+        || {
+            let count = (items / 5).max(1);
+            let (other, folder) = fresh::<E>(&order.folder, "sorted")?;
+            other.prepare(Sync::Durable)?;
+            let sorted = records.sorted(count);
+            let rate = rate(count, || {
+                other.put_sorted(records.records(sorted.iter().map(|number| u64::from(*number))))
+            })?;
+            check("records", other.reader()?.len()?, count)?;
+            other.close()?;
+            std::fs::remove_dir_all(folder)?;
+            Ok(rate)
+        },
+    );
     let unsynced = UNSYNCED.min(items);
     let numbers = next(unsynced);
     db.prepare(Sync::Unsynced)?;
@@ -179,33 +190,41 @@ fn point_reads<E: Engine>(db: &E, records: &Records, items: u64, order: &Order) 
 
 fn removals<E: Engine>(db: &E, records: &Records, items: u64, total: u64) -> Outcome<()> {
     let half = items / 2;
-    measure(row("core/removals", "removals of half", PerSecond), || {
-        let removed = rate(half, || {
-            db.remove_all((0..half).map(|number| records.key(number)))
-        })?;
-        check("records", db.reader()?.len()?, total - half)?;
-        Ok(removed)
-    });
+    measure_synced(
+        row("core/removals", "removals of half", PerSecond),
+        1,
+        || {
+            let removed = rate(half, || {
+                db.remove_all((0..half).map(|number| records.key(number)))
+            })?;
+            check("records", db.reader()?.len()?, total - half)?;
+            Ok(removed)
+        },
+    );
     // Half of the keys left, then half of the rest; a rate counts all records that are looked at.
     let rest = db.reader()?.len()?;
     let odd = |key: &[u8]| key.last().is_some_and(|byte| byte & 1 == 1);
-    measure(row("core/retain", "retain half", PerSecond), || {
+    measure_synced(row("core/retain", "retain half", PerSecond), 1, || {
         rate(rest, || db.retain(|key| !odd(key)))
     });
     let rest = db.reader()?.len()?;
     let third = |key: &[u8]| key.last().is_some_and(|byte| byte & 2 == 2);
-    measure(row("core/extract_if", "extract_if half", PerSecond), || {
-        let mut seen = 0_u64;
-        let extracted = rate(rest, || db.extract_if(third, |_, _| seen += 1))?;
-        check("records", db.reader()?.len()?, rest - seen)?;
-        Ok(extracted)
-    });
-    let count = (items / 100).clamp(1, 10_000);
+    measure_synced(
+        row("core/extract_if", "extract_if half", PerSecond),
+        1,
+        || {
+            let mut seen = 0_u64;
+            let extracted = rate(rest, || db.extract_if(third, |_, _| seen += 1))?;
+            check("records", db.reader()?.len()?, rest - seen)?;
+            Ok(extracted)
+        },
+    );
+    let count = (items / 500).clamp(1, 5_000);
     for (end, id, label) in [
         (End::First, "core/pop_first", "pop_first"),
         (End::Last, "core/pop_last", "pop_last"),
     ] {
-        measure(row(id, label, PerSecond), || {
+        measure_synced(row(id, label, PerSecond), 1, || {
             rate(count, || check("popped", db.pop(end, count)?, count))
         });
     }
