@@ -5,6 +5,7 @@ mod chart;
 use std::fmt::Write;
 
 use crate::engine::Outcome;
+use crate::options::ENGINES;
 use crate::results::{Cell, Measured, Results, suite_of};
 use crate::table::{self, DRAW, is_ours, standing};
 
@@ -252,19 +253,25 @@ fn escaped(text: &str) -> String {
         .replace('"', "&quot;")
 }
 
-/// emdb stands out.
-fn color(engine: &str, at: usize) -> (u8, u8, u8) {
+/// emdb stands out; a peer keeps its color whoever else is there.
+fn color(engine: &str) -> (u8, u8, u8) {
     const PEERS: [(u8, u8, u8); 6] = [
-        (120, 144, 156),
-        (161, 136, 127),
         (144, 164, 100),
         (149, 117, 205),
         (77, 160, 176),
         (200, 160, 70),
+        (120, 144, 156),
+        (161, 136, 127),
     ];
     match engine {
         "emdb" => (211, 47, 47),
         _ if is_ours(engine) => (245, 124, 0),
-        _ => PEERS.get(at % PEERS.len()).copied().unwrap_or_default(),
+        _ => {
+            let at = ENGINES.iter().position(|known| *known == engine);
+            PEERS
+                .get(at.unwrap_or_default() % PEERS.len())
+                .copied()
+                .unwrap_or_default()
+        }
     }
 }

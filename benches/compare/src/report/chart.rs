@@ -50,7 +50,7 @@ pub fn bars(measured: &Measured, engines: &[String], width: u32) -> Outcome<Stri
             };
             let median = cell.median().unwrap_or_default();
             let end = left + (median / most * room).max(1.0) as i32;
-            let (r, g, b) = color(engine, at);
+            let (r, g, b) = color(engine);
             let bar = Rectangle::new(
                 [(left, top), (end, top + BAR - 5)],
                 RGBColor(r, g, b).filled(),
@@ -103,17 +103,18 @@ fn curve(points: &[(f64, &Measured)], engines: &[String]) -> Outcome<String> {
     let Some((_, first)) = points.first() else {
         return Ok(String::new());
     };
+    // By the place of a point, not by its size: few points, each with its name.
     let of = |engine: &str| -> Vec<(f64, f64)> {
         let cells = points
             .iter()
-            .map(|(at, measured)| (at, measured.cells.get(engine)));
-        cells
-            .filter_map(|(at, cell)| Some((*at, cell?.median()?)))
+            .map(|(_, measured)| measured.cells.get(engine));
+        let medians = cells.enumerate();
+        medians
+            .filter_map(|(at, cell)| Some((at as f64, cell?.median()?)))
             .collect()
     };
-    let ends =
-        |take: fn(f64, f64) -> f64, from: f64| points.iter().map(|(at, _)| *at).fold(from, take);
-    let (from, to) = (ends(f64::min, f64::MAX), ends(f64::max, 0.0));
+    let names: Vec<String> = points.iter().map(|(size, _)| short(*size)).collect();
+    let last = (points.len() - 1) as f64;
     let all = || engines.iter().flat_map(|engine| of(engine)).map(|(_, y)| y);
     let (low, high) = (all().fold(f64::MAX, f64::min), all().fold(0.0, f64::max));
     if high <= 0.0 {
@@ -134,23 +135,25 @@ fn curve(points: &[(f64, &Measured)], engines: &[String]) -> Outcome<String> {
             .x_label_area_size(28)
             .y_label_area_size(72)
             .build_cartesian_2d(
-                (from..to * 1.02).log_scale(),
+                -0.1..last + 0.5,
                 (low.max(high / 1e6) * 0.8..high * 1.25).log_scale(),
             )
             .map_err(drawn)?;
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
-            .x_label_formatter(&|x| format!("{x:.0}"))
+            .disable_x_mesh()
+            .x_labels(points.len())
+            .x_label_formatter(&|x: &f64| named(&names, *x))
             .y_label_formatter(&|y| table::figure(*y, unit))
             .draw()
             .map_err(drawn)?;
-        for (at, engine) in engines.iter().enumerate() {
+        for engine in engines {
             let line = of(engine);
             if line.is_empty() {
                 continue;
             }
-            let (r, g, b) = color(engine, at);
+            let (r, g, b) = color(engine);
             let style = RGBColor(r, g, b).stroke_width(2);
             chart
                 .draw_series(LineSeries::new(line, style).point_size(3))
@@ -160,7 +163,7 @@ fn curve(points: &[(f64, &Measured)], engines: &[String]) -> Outcome<String> {
         }
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::LowerLeft)
+            .position(SeriesLabelPosition::UpperRight)
             .background_style(WHITE.mix(0.8))
             .label_font((FONT, 11))
             .draw()
@@ -168,6 +171,22 @@ fn curve(points: &[(f64, &Measured)], engines: &[String]) -> Outcome<String> {
         area.present().map_err(drawn)?;
     }
     Ok(svg)
+}
+
+/// The name of a place on the axis; none between places.
+fn named(names: &[String], x: f64) -> String {
+    let near = (x - x.round()).abs() < 0.01;
+    let name = near.then(|| names.get(x.round() as usize)).flatten();
+    name.cloned().unwrap_or_default()
+}
+
+/// 20 M rather than 20000000.
+fn short(size: f64) -> String {
+    match size {
+        size if size >= 1e6 => format!("{} M", size / 1e6),
+        size if size >= 1e3 => format!("{} k", size / 1e3),
+        size => format!("{size}"),
+    }
 }
 
 /// p50, p99 and p99.9 beside each other, for every mix of operations.
@@ -215,28 +234,22 @@ fn ladder(rows: &[&Measured], engines: &[String]) -> Outcome<String> {
             .y_label_area_size(64)
             .build_cartesian_2d(-0.1..2.1, (low.max(0.01) * 0.7..high * 1.3).log_scale())
             .map_err(drawn)?;
-        let names = ["p50", "p99", "p99.9"];
+        let names = ["p50", "p99", "p99.9"].map(str::to_owned);
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
             .disable_x_mesh()
             .x_labels(3)
-            .x_label_formatter(&|x: &f64| {
-                names
-                    .get(x.round() as usize)
-                    .copied()
-                    .unwrap_or_default()
-                    .to_owned()
-            })
+            .x_label_formatter(&|x: &f64| named(&names, *x))
             .y_label_formatter(&|y| table::figure(*y, first.row.unit))
             .draw()
             .map_err(drawn)?;
-        for (at, engine) in engines.iter().enumerate() {
+        for engine in engines {
             let line: Vec<_> = figures(engine).into_iter().enumerate().collect();
             if line.is_empty() {
                 continue;
             }
-            let (r, g, b) = color(engine, at);
+            let (r, g, b) = color(engine);
             let style = RGBColor(r, g, b).stroke_width(2);
             let line = line.into_iter().map(|(x, y)| (x as f64, y.max(0.01)));
             chart
