@@ -12,6 +12,9 @@ pub enum Error {
     /// memory. Nothing has changed.
     #[error("the index has no room for this hash")]
     Full,
+    /// Records that were said to be sorted are not.
+    #[error("a key is not above the one before")]
+    Unsorted,
 }
 
 /// A failure of the index, or of the closure it was given.

@@ -58,8 +58,10 @@
 mod error;
 mod hash;
 mod location;
+mod ordered;
 mod primitive;
 
 pub use error::{Error, FindError};
 pub use hash::{Cursor, Detached, Guard, HashIndex, ImageMemory};
 pub use location::{Entry, Location, Verdict};
+pub use ordered::{OrderedBuilder, OrderedIndex, RangeCursor};

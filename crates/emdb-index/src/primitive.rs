@@ -4,12 +4,12 @@
 #[cfg(loom)]
 pub(crate) use loom::sync::{
     Condvar, Mutex, MutexGuard,
-    atomic::{AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering},
+    atomic::{AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering, fence},
 };
 #[cfg(not(loom))]
 pub(crate) use std::sync::{
     Condvar, Mutex, MutexGuard,
-    atomic::{AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering},
+    atomic::{AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering, fence},
 };
 
 use std::sync::PoisonError;
@@ -18,4 +18,19 @@ use std::sync::PoisonError;
 /// critical section of this crate changes it in a panic-free way.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits a little for another thread that is about to finish.
+pub(crate) fn pause(turn: &mut u32) {
+    // A model needs to know that this thread cannot go on.
+    #[cfg(loom)]
+    loom::thread::yield_now();
+    // Soon enough the other thread does not run at all, and must be let run.
+    #[cfg(not(loom))]
+    if *turn < 64 {
+        std::hint::spin_loop();
+    } else {
+        std::thread::yield_now();
+    }
+    *turn = turn.saturating_add(1);
 }

@@ -1,0 +1,161 @@
+//! Changes that one leaf has no room for: growing, splitting, merging.
+//!
+//! Leaves that take the place of others are made aside and exchanged, so the
+//! bounds of a leaf never change under its readers.
+
+use crate::{Location, primitive::lock};
+
+use super::{
+    OrderedIndex,
+    directory::{Node, Pin},
+    draft::{Draft, SLOTS_MIN},
+    fence::Bytes,
+    key::Slot,
+    leaf::{Leaf, SLOTS_MAX, State, Trend, Writer},
+};
+
+/// A leaf made of two should not have to be split at once.
+const MERGED_MAX: usize = SLOTS_MAX - SLOTS_MAX / 8;
+/// What is worth filling another leaf to the brim, to be rid of a leaf.
+const FEW: usize = SLOTS_MIN / 4;
+/// To how much leaves are filled between which more keys may come.
+const FILLED: usize = SLOTS_MAX - SLOTS_MAX / 4;
+
+/// Room for half as many slots again.
+fn roomy(count: usize) -> usize {
+    count.saturating_add(count / 2).next_multiple_of(8)
+}
+
+/// Room for a fourth more.
+fn close(count: usize) -> usize {
+    count.saturating_add(count / 4).next_multiple_of(8)
+}
+
+impl OrderedIndex {
+    /// Inserts a new key before the slot `at` of a leaf that has no room for it, or
+    /// whose prefix does not fit it.
+    pub(super) fn insert_anew<K: AsRef<[u8]>, E>(
+        &self,
+        (node, writer): (&Node<'_>, &mut Writer),
+        at: usize,
+        (key, location): (&[u8], Location),
+        resolve: &mut impl FnMut(Location) -> Result<K, E>,
+        pin: &Pin,
+    ) {
+        let leaf = node.leaf();
+        let (low, high) = (node.low().clone(), leaf.high().cloned());
+        let mut draft = Draft::of(leaf);
+        draft.admit(key);
+        let at = at.min(draft.slots.len());
+        draft.slots.insert(at, Slot::new(draft.stub(key), location));
+        let count = draft.slots.len();
+        let trend = writer.trend();
+        // Keys that come in order leave full leaves behind.
+        let (cut, below_capacity, above_capacity) = match trend {
+            Trend::None => (count / 2, roomy(count / 2), roomy(count - count / 2)),
+            Trend::Rising if at + 1 == count => (at, at, SLOTS_MAX),
+            Trend::Rising => (at + 1, SLOTS_MAX, close(count - at)),
+            Trend::Falling if at == 0 => (1, SLOTS_MAX, count - 1),
+            Trend::Falling => (at, close(at), SLOTS_MAX),
+        };
+        let new = if count > SLOTS_MAX
+            && let Some((bound, above)) = draft.cut(cut, (&low, high.as_ref()), resolve)
+        {
+            let below = draft.leaf(Some(bound.clone()), below_capacity, resolve);
+            let above = above.leaf(high, above_capacity, resolve);
+            vec![(low, below), (bound, above)]
+        } else {
+            let capacity = match (count <= leaf.capacity(), trend) {
+                (true, _) => leaf.capacity(),
+                (false, Trend::None) => roomy(count),
+                (false, _) => SLOTS_MAX,
+            };
+            vec![(low, draft.leaf(high, capacity, resolve))]
+        };
+        self.exchange(&[node], new, pin);
+        writer.state = State::Retired;
+    }
+
+    /// Puts a draft of any size in the place of a leaf.
+    pub(super) fn put_draft<K: AsRef<[u8]>, E>(
+        &self,
+        (node, writer): (&Node<'_>, &mut Writer),
+        mut draft: Draft,
+        is_appended: bool,
+        resolve: &mut impl FnMut(Location) -> Result<K, E>,
+        pin: &Pin,
+    ) {
+        let low = node.low().clone();
+        let mut high = node.leaf().high().cloned();
+        let mut new: Vec<(Bytes, Leaf)> = Vec::new();
+        // From behind, as slots are cut off.
+        while draft.slots.len() > SLOTS_MAX {
+            let count = draft.slots.len();
+            let at = match is_appended {
+                true => (count - 1) / SLOTS_MAX * SLOTS_MAX,
+                false => count - count / count.div_ceil(FILLED),
+            };
+            let Some((bound, above)) = draft.cut(at, (&low, high.as_ref()), resolve) else {
+                break;
+            };
+            let capacity = match is_appended && !new.is_empty() {
+                true => above.slots.len(),
+                false => SLOTS_MAX,
+            };
+            let leaf = above.leaf(high.replace(bound.clone()), capacity, resolve);
+            new.push((bound, leaf));
+        }
+        let capacity = match is_appended && !new.is_empty() {
+            true => draft.slots.len(),
+            false => roomy(draft.slots.len()),
+        };
+        new.push((low, draft.leaf(high, capacity, resolve)));
+        new.reverse();
+        self.exchange(&[node], new, pin);
+        writer.state = State::Retired;
+    }
+
+    /// Gives memory back if a leaf from which a slot was removed has much to spare.
+    pub(super) fn shrink(&self, node: &Node<'_>, writer: &mut Writer, pin: &Pin) {
+        let leaf = node.leaf();
+        let (count, capacity) = (leaf.len(), leaf.capacity());
+        let is_small = capacity <= SLOTS_MIN;
+        if count >= capacity / 2 || is_small && (count > FEW || leaf.high().is_none()) {
+            return;
+        }
+        // Ties may stay: keys are not worth reading here, and prefixes get no longer.
+        let resolve = &mut |_| Err::<&[u8], _>(());
+        let low = node.low().clone();
+        if let Some(high) = leaf.high() {
+            let right = self.directory.find(high.as_slice(), pin);
+            // Only an attempt: writers elsewhere take a lock on the left last.
+            if let Some(mut right_writer) = right.leaf().try_lock()
+                && right_writer.state == State::Open
+                && right.low().as_slice() == high.as_slice()
+            {
+                let total = count.saturating_add(right.leaf().len());
+                if total <= MERGED_MAX || count <= FEW && total <= SLOTS_MAX {
+                    let mut draft = Draft::of(leaf);
+                    draft.append(Draft::of(right.leaf()));
+                    let high = right.leaf().high().cloned();
+                    let merged = draft.leaf(high, close(total), resolve);
+                    self.exchange(&[node, &right], vec![(low, merged)], pin);
+                    writer.state = State::Retired;
+                    right_writer.state = State::Retired;
+                    return;
+                }
+            }
+        }
+        if !is_small {
+            let high = leaf.high().cloned();
+            let smaller = Draft::of(leaf).leaf(high, close(count), resolve);
+            self.exchange(&[node], vec![(low, smaller)], pin);
+            writer.state = State::Retired;
+        }
+    }
+
+    fn exchange(&self, old: &[&Node<'_>], new: Vec<(Bytes, Leaf)>, pin: &Pin) {
+        let _structure = lock(&self.structure);
+        self.directory.exchange(old, new, pin);
+    }
+}

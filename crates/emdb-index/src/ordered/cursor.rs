@@ -1,0 +1,265 @@
+//! Scans: the locations of a range of keys, a few at a time, from both ends.
+
+use std::ops::Bound;
+
+use crate::Location;
+
+use super::{
+    OrderedIndex,
+    directory::{Node, Pin},
+    fence::Bytes,
+};
+
+/// What is left of a range of keys that is being scanned.
+///
+/// It holds keys, nothing of an index, and may be kept for as long as one likes.
+/// See [`OrderedIndex::next_batch`].
+#[derive(Clone, Debug)]
+pub struct RangeCursor {
+    lower: Edge,
+    upper: Edge,
+    is_done: bool,
+}
+
+/// One end of a range.
+#[derive(Clone, Debug)]
+enum Edge {
+    Open,
+    Included(Bytes),
+    Excluded(Bytes),
+    /// The key of that record, which is not in the range any more. It is read
+    /// only if the scan goes on: few do.
+    Seen(Location),
+}
+
+impl Edge {
+    fn new(bound: Bound<&[u8]>) -> Self {
+        match bound {
+            Bound::Included(key) => Self::Included(Bytes::new(key)),
+            Bound::Excluded(key) => Self::Excluded(Bytes::new(key)),
+            Bound::Unbounded => Self::Open,
+        }
+    }
+
+    /// Replaces a location by its key.
+    fn settle<K: AsRef<[u8]>, E>(
+        &mut self,
+        resolve: &mut impl FnMut(Location) -> Result<K, E>,
+    ) -> Result<(), E> {
+        if let Self::Seen(location) = self {
+            *self = Self::Excluded(Bytes::new(resolve(*location)?.as_ref()));
+        }
+        Ok(())
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        match self {
+            Self::Included(key) | Self::Excluded(key) => Some(key.as_slice()),
+            Self::Open | Self::Seen(_) => None,
+        }
+    }
+
+    fn is_included(&self) -> bool {
+        matches!(self, Self::Included(_))
+    }
+}
+
+impl RangeCursor {
+    /// The range between two bounds. It may be empty, or its bounds the wrong way round.
+    #[must_use]
+    pub fn new(lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> Self {
+        Self {
+            lower: Edge::new(lower),
+            upper: Edge::new(upper),
+            is_done: false,
+        }
+    }
+
+    /// Whether nothing is left.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.is_done
+    }
+}
+
+/// All keys.
+impl Default for RangeCursor {
+    fn default() -> Self {
+        Self::new(Bound::Unbounded, Bound::Unbounded)
+    }
+}
+
+impl OrderedIndex {
+    /// Moves the locations of the lowest keys left in a range to `out`, which is
+    /// cleared first: at least one and at most `max` (at least 1), in the order of keys. Returns
+    /// whether there were any.
+    ///
+    /// A batch comes from one leaf, so it may be shorter than `max` before the
+    /// end. Takes no lock and holds nothing between two calls; writers may go
+    /// on. A key that is there during the whole scan is seen exactly once, and
+    /// no key twice; of a key whose location is replaced meanwhile, the old or
+    /// the new location is seen.
+    ///
+    /// Costs O(log n) for the leaf, and O(1) for each location. `resolve` is
+    /// called to go on where the batch before ended within a leaf, and where ten
+    /// bytes after the common prefix of a leaf do not tell a bound from its keys.
+    ///
+    /// # Errors
+    /// What `resolve` returned. The range is as before.
+    ///
+    /// # Examples
+    ///
+    /// See [`OrderedIndex`].
+    pub fn next_batch<K: AsRef<[u8]>, E>(
+        &self,
+        range: &mut RangeCursor,
+        max: usize,
+        out: &mut Vec<Location>,
+        mut resolve: impl FnMut(Location) -> Result<K, E>,
+    ) -> Result<bool, E> {
+        self.batch(range, max, out, &mut resolve, false)
+    }
+
+    /// Like [`Self::next_batch`], with the highest keys left in the range, in falling order.
+    ///
+    /// # Errors
+    /// As [`Self::next_batch`].
+    pub fn next_back_batch<K: AsRef<[u8]>, E>(
+        &self,
+        range: &mut RangeCursor,
+        max: usize,
+        out: &mut Vec<Location>,
+        mut resolve: impl FnMut(Location) -> Result<K, E>,
+    ) -> Result<bool, E> {
+        self.batch(range, max, out, &mut resolve, true)
+    }
+
+    fn batch<K: AsRef<[u8]>, E>(
+        &self,
+        range: &mut RangeCursor,
+        max: usize,
+        out: &mut Vec<Location>,
+        resolve: &mut impl FnMut(Location) -> Result<K, E>,
+        is_back: bool,
+    ) -> Result<bool, E> {
+        out.clear();
+        if range.is_done {
+            return Ok(false);
+        }
+        range.lower.settle(resolve)?;
+        range.upper.settle(resolve)?;
+        let pin = Pin::new();
+        while !range.is_done {
+            let upper = &range.upper;
+            let node = match is_back {
+                false => Some(
+                    self.directory
+                        .find(range.lower.key().unwrap_or_default(), &pin),
+                ),
+                true if upper.is_included() => {
+                    upper.key().map(|key| self.directory.find(key, &pin))
+                }
+                true => self.directory.find_below(upper.key(), &pin),
+            };
+            let Some(node) = node else {
+                range.is_done = true;
+                break;
+            };
+            let seen = copy(&node, range, max.max(1), out, resolve, is_back)?;
+            range.pass(&node, seen, out.last(), is_back);
+            if !out.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// What a batch saw of a leaf.
+#[derive(Clone, Copy)]
+enum Seen {
+    /// Some of the range, up to the last location copied.
+    Part,
+    /// All of the range that is in the leaf.
+    Rest,
+}
+
+fn copy<K: AsRef<[u8]>, E>(
+    node: &Node<'_>,
+    range: &RangeCursor,
+    max: usize,
+    out: &mut Vec<Location>,
+    resolve: &mut impl FnMut(Location) -> Result<K, E>,
+    is_back: bool,
+) -> Result<Seen, E> {
+    let leaf = node.leaf();
+    leaf.read(|| {
+        out.clear();
+        // A bound outside the leaf needs no search.
+        let lower = range
+            .lower
+            .key()
+            .filter(|key| *key >= node.low().as_slice());
+        let start = match lower.map(|key| leaf.search(key, resolve)).transpose()? {
+            None => 0,
+            Some(Ok(at)) if range.lower.is_included() => at,
+            Some(Ok(at)) => at + 1,
+            Some(Err(at)) => at,
+        };
+        let upper = range.upper.key().filter(|key| leaf.is_above(key));
+        let end = match upper.map(|key| leaf.search(key, resolve)).transpose()? {
+            None => leaf.len(),
+            Some(Ok(at)) if range.upper.is_included() => at + 1,
+            Some(Ok(at) | Err(at)) => at,
+        };
+        let count = end.saturating_sub(start);
+        let taken = count.min(max);
+        let location = |at| leaf.slot(at).location();
+        match is_back {
+            false => out.extend((start..).take(taken).filter_map(location)),
+            true => out.extend((0..end).rev().take(taken).filter_map(location)),
+        }
+        Ok(if taken < count {
+            Seen::Part
+        } else {
+            Seen::Rest
+        })
+    })
+}
+
+impl RangeCursor {
+    /// Takes what was seen off the range.
+    fn pass(&mut self, node: &Node<'_>, seen: Seen, last: Option<&Location>, is_back: bool) {
+        let edge = match (seen, last) {
+            (Seen::Part, Some(last)) => Some(Edge::Seen(*last)),
+            _ if is_back => self.edge_below(node),
+            _ => self.edge_above(node),
+        };
+        match edge {
+            Some(edge) if is_back => self.upper = edge,
+            Some(edge) => self.lower = edge,
+            None => self.is_done = true,
+        }
+    }
+
+    /// Where the range goes on above a leaf, if it does.
+    fn edge_above(&self, node: &Node<'_>) -> Option<Edge> {
+        let high = node.leaf().high()?;
+        let goes_on = match &self.upper {
+            Edge::Included(key) => key.as_slice() >= high.as_slice(),
+            Edge::Excluded(key) => key.as_slice() > high.as_slice(),
+            Edge::Open | Edge::Seen(_) => true,
+        };
+        goes_on.then(|| Edge::Included(high.clone()))
+    }
+
+    /// Where the range goes on below a leaf, if it does.
+    fn edge_below(&self, node: &Node<'_>) -> Option<Edge> {
+        let low = node.low().as_slice();
+        let goes_on = match self.lower.key() {
+            Some(key) => key < low,
+            None => !low.is_empty(),
+        };
+        goes_on.then(|| Edge::Excluded(node.low().clone()))
+    }
+}
