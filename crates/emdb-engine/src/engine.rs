@@ -3,10 +3,11 @@
 //! Locks are taken in this order, and none is taken twice:
 //!
 //! 1. the checkpoint mutex (`Checkpoints`),
-//! 2. the catalog mutex,
-//! 3. the write side of the journal (a batch),
+//! 2. the write side of the journal (a batch),
+//! 3. what the open transaction has staged,
 //! 4. one stripe of one index (a guard),
-//! 5. a space's `past`, the snapshots' positions, the kept tombstones.
+//! 5. the list of spaces with a past, then a space's `past`, the snapshots without a
+//!    slot, the kept tombstones.
 //!
 //! A plain writer holds a stripe when it appends. If a batch has the write side then,
 //! the writer lets go of the stripe, waits and starts again: the batch may need it.
@@ -16,28 +17,31 @@ mod catalog;
 mod checkpoint;
 mod read;
 mod recover;
+mod staging;
 mod timer;
 mod verify;
 mod write;
 
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dashmap::DashMap;
 use emdb_index::FindError;
 use emdb_journal::Journal;
 use siphasher::sip::SipHasher13;
 
+pub(crate) use batch::{Attempt, OpenBatch};
+pub(crate) use catalog::Catalog;
 pub(crate) use checkpoint::Checkpoints;
 pub(crate) use read::Extent;
 pub(crate) use recover::open;
+pub(crate) use staging::{Patience, Staging};
 pub(crate) use timer::Timer;
 pub(crate) use write::Step;
 
 use crate::builder::VerifyReads;
-use crate::snapshots::Snapshots;
+use crate::snapshots::{Snapshots, Ticket};
 use crate::space::Space;
 use crate::stats::EmdbStats;
 use crate::{Error, Result};
@@ -50,6 +54,10 @@ pub(crate) struct Engine {
     pub(crate) root: Arc<Space>,
     catalog: Catalog,
     pub(crate) snapshots: Snapshots,
+    /// What the transaction that has the write side has done so far.
+    staging: Mutex<Staging>,
+    /// Whether every index is known to be sound or broken.
+    all_checked: AtomicBool,
     dead_bytes: AtomicU64,
     pub(crate) checkpoints: Checkpoints,
     sync_timer: Timer,
@@ -59,13 +67,6 @@ pub(crate) struct Engine {
 /// What users' handles and iterators hold. The database closes when the last one goes,
 /// there and then, even if the helper thread is still at work on it.
 pub(crate) struct Handle(Arc<Engine>);
-
-/// Which namespaces there are, beside the default one.
-pub(crate) struct Catalog {
-    spaces: DashMap<String, Arc<Space>>,
-    /// Changes of the catalog, one at a time; holds the next free id.
-    next_id: Mutex<u32>,
-}
 
 /// What opening decided.
 #[derive(Debug, Clone, Copy)]
@@ -129,18 +130,22 @@ impl Engine {
     /// The default namespace and every other.
     pub(crate) fn spaces(&self) -> Vec<Arc<Space>> {
         let mut spaces = vec![Arc::clone(&self.root)];
-        spaces.extend(
-            self.catalog
-                .spaces
-                .iter()
-                .map(|entry| Arc::clone(entry.value())),
-        );
+        spaces.extend(self.catalog.spaces());
         spaces
     }
 
     /// Ends the database for every handle: checkpoint, sync, trim, unlock.
     pub(crate) fn close(&self) -> Result<()> {
         self.check_open()?;
+        self.roll_back_others("close")?;
+        let closed = self.close_journal();
+        if matches!(closed, Err(Error::WriteInProgress(_))) {
+            self.allow_transactions();
+        }
+        closed
+    }
+
+    fn close_journal(&self) -> Result<()> {
         self.journal.wait_for_batch("close")?;
         let checkpoint = self.checkpoint_if_grown();
         let closed = self.journal.close();
@@ -153,25 +158,10 @@ impl Engine {
     /// Does a kept tombstone's removal once no snapshot needs it; a few at a time, so
     /// that no writer pays for what many left behind.
     #[cold]
-    pub(crate) fn remove_kept_tombstones(&self) -> Result<()> {
-        const AT_ONCE: usize = 4;
-        for _ in 0..AT_ONCE {
-            let Some(kept) = self.snapshots.take_unneeded() else {
-                break;
-            };
-            let Some(location) = emdb_index::Location::new(kept.position) else {
-                continue;
-            };
-            let mut guard = self.lock(&kept.space, kept.hash)?;
-            // Replaced by a newer version, or cleared away, is as good as removed.
-            if guard
-                .find_location(location)
-                .is_some_and(|entry| entry.tombstone)
-            {
-                guard.remove();
-            }
+    pub(crate) fn remove_kept_tombstones(&self) {
+        for kept in self.snapshots.take_unneeded() {
+            self.remove_tombstone(&kept.space, kept.hash, kept.position);
         }
-        Ok(())
     }
 
     /// Copies some index entries of an incarnation, alive or ended.
@@ -207,12 +197,13 @@ impl Engine {
     }
 
     /// Closes a snapshot and gives back what only it needed.
-    pub(crate) fn close_snapshot(&self, space: &Space, position: u64) {
+    #[inline]
+    pub(crate) fn close_snapshot(&self, ticket: &Ticket) {
         if self.journal.is_forked() {
             return;
         }
-        self.snapshots.close(position);
-        space.release_past(|ended| self.snapshots.all_after(ended));
+        self.snapshots.close(ticket);
+        self.release_past();
     }
 
     #[inline]
@@ -282,6 +273,7 @@ impl Drop for Handle {
             return;
         }
         self.checkpoints.stop();
+        self.roll_back_leaked();
         if self.check_open().is_ok() {
             // `close` tells errors; dropping the last handle is silent.
             let _ = self.close();
@@ -294,7 +286,32 @@ impl Drop for Handle {
 impl Engine {
     /// As `lock`, for who holds the write side: the index has been checked before.
     fn lock_in_batch<'a>(&self, space: &'a Space, hash: u64) -> Result<emdb_index::Guard<'a>> {
+        if space.is_broken() {
+            return Err(read::broken());
+        }
         space.index.lock(hash).map_err(index_error)
+    }
+
+    /// Checks every index that comes from an image throughout, once, since one that
+    /// turns out damaged cannot be rebuilt by the thread that has the write side.
+    #[inline]
+    fn check_indexes(&self) {
+        if !self.all_checked.load(Ordering::Acquire) {
+            self.check_indexes_now();
+        }
+    }
+
+    #[cold]
+    fn check_indexes_now(&self) {
+        let spaces = self.spaces();
+        for space in &spaces {
+            // An index that cannot be rebuilt says so when it is used.
+            let _ = self.check_index(space);
+        }
+        // What is added from here on begins sound.
+        if spaces.iter().all(|space| space.is_checked()) {
+            self.all_checked.store(true, Ordering::Release);
+        }
     }
 
     /// Checks an index that comes from an image throughout, once, and rebuilds it if

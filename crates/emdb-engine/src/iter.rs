@@ -2,11 +2,13 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use emdb_index::{Cursor, Entry};
 use emdb_journal::Frame;
 
 use crate::engine::{Extent, Handle};
+use crate::snapshots::Ticket;
 use crate::space::Space;
 use crate::{Error, Result};
 
@@ -14,11 +16,13 @@ use crate::{Error, Result};
 const AHEAD: usize = 8;
 
 /// A walk over a namespace at one point in time.
-struct Walk {
+pub(crate) struct Walk {
     engine: Handle,
     space: Arc<Space>,
     id: Option<u32>,
-    upto: u64,
+    snapshot: Ticket,
+    /// The lowest position that the transaction discarded in which this stands.
+    discarded: Option<Arc<AtomicU64>>,
     next: Option<Cursor>,
     entries: Vec<Entry>,
     at: usize,
@@ -26,22 +30,99 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(engine: &Handle, space: &Arc<Space>, extent: Extent) -> Result<Self> {
+    /// A walk over what is committed now.
+    pub(crate) fn new(engine: &Handle, space: &Arc<Space>, extent: Extent) -> Result<Self> {
         engine.check_open()?;
         if space.is_dropped() {
             return Err(Error::NamespaceDropped);
         }
-        let upto = engine.snapshots.open(&engine.journal)?;
-        Ok(Self {
+        let snapshot = engine.snapshots.open(&engine.journal)?;
+        let id = space.id_at(snapshot.position());
+        Ok(Self::over(engine, space, id, snapshot, extent))
+    }
+
+    /// A walk over an incarnation at a position at which a snapshot is open.
+    pub(crate) fn at(
+        engine: &Handle,
+        space: &Arc<Space>,
+        id: Option<u32>,
+        position: u64,
+        extent: Extent,
+    ) -> Result<Self> {
+        engine.journal.check_not_forked()?;
+        let snapshot = engine.snapshots.open_at(position);
+        Ok(Self::over(engine, space, id, snapshot, extent))
+    }
+
+    /// A walk over what a transaction sees now.
+    pub(crate) fn in_transaction(
+        engine: &Handle,
+        number: u64,
+        at: usize,
+        extent: Extent,
+    ) -> Result<Self> {
+        let stand = engine.standpoint(number, at)?;
+        let mut walk = Self::over(engine, &stand.space, Some(stand.id), stand.snapshot, extent);
+        walk.discarded = Some(stand.discarded);
+        Ok(walk)
+    }
+
+    fn over(
+        engine: &Handle,
+        space: &Arc<Space>,
+        id: Option<u32>,
+        snapshot: Ticket,
+        extent: Extent,
+    ) -> Self {
+        Self {
             engine: engine.clone(),
             space: Arc::clone(space),
-            id: space.id_at(upto),
-            upto,
+            id,
+            snapshot,
+            discarded: None,
             next: Some(Cursor::default()),
             entries: Vec::new(),
             at: 0,
             extent,
-        })
+        }
+    }
+
+    /// Whether what it stands on was discarded.
+    fn check_standpoint(&self) -> Result<()> {
+        match &self.discarded {
+            // SeqCst: after the entry was loaded; see `Staging::undo`.
+            Some(discarded) if discarded.load(Ordering::SeqCst) < self.snapshot.position() => Err(
+                Error::TransactionAborted("an iterator outlived what it stands on"),
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Calls `visit` with every record in place, until it breaks.
+    pub(crate) fn for_each(
+        mut self,
+        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<()> {
+        while let Some(flow) = self.next(|frame| visit(frame.key, frame.value))? {
+            if flow.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many records there are.
+    pub(crate) fn count(mut self) -> Result<usize> {
+        let mut count = 0;
+        while self.next(|_| ())?.is_some() {
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// The next key.
+    pub(crate) fn next_key(&mut self) -> Result<Option<Vec<u8>>> {
+        self.next(|frame| frame.key.to_vec())
     }
 
     /// Hands the next record to `take`; `None` at the end.
@@ -54,12 +135,15 @@ impl Walk {
                     self.engine.journal.prefetch(ahead.location.get());
                 }
                 let Some(id) = self.id else { break };
-                let found = self.engine.entry_at(entry, id, self.upto, self.extent)?;
-                if let Some((_, frame)) = found {
+                let upto = self.snapshot.position();
+                let found = self.engine.entry_at(entry, id, upto, self.extent);
+                self.check_standpoint()?;
+                if let Some((_, frame)) = found? {
                     return Ok(Some(take(&frame)));
                 }
             }
             let (Some(at), Some(id)) = (self.next, self.id) else {
+                self.check_standpoint()?;
                 return Ok(None);
             };
             self.at = 0;
@@ -72,23 +156,8 @@ impl Walk {
 
 impl Drop for Walk {
     fn drop(&mut self) {
-        self.engine.close_snapshot(&self.space, self.upto);
+        self.engine.close_snapshot(&self.snapshot);
     }
-}
-
-/// Visits every record in place.
-pub(crate) fn for_each(
-    engine: &Handle,
-    space: &Arc<Space>,
-    mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-) -> Result<()> {
-    let mut walk = Walk::new(engine, space, Extent::Whole)?;
-    while let Some(flow) = walk.next(|frame| visit(frame.key, frame.value))? {
-        if flow.is_break() {
-            break;
-        }
-    }
-    Ok(())
 }
 
 /// The records of a namespace, in no particular order.
@@ -124,11 +193,11 @@ pub struct TryIter(Option<Walk>);
 pub struct TryKeyIter(Option<Walk>);
 
 impl NamespaceIter {
-    pub(crate) fn new(engine: &Handle, space: &Arc<Space>) -> Result<Self> {
-        Ok(Self {
-            inner: TryIter::new(engine, space)?,
+    pub(crate) fn new(walk: Walk) -> Self {
+        Self {
+            inner: TryIter::new(walk),
             error: None,
-        })
+        }
     }
 
     /// What ended the iteration early, damage for one.
@@ -138,11 +207,11 @@ impl NamespaceIter {
 }
 
 impl NamespaceKeyIter {
-    pub(crate) fn new(engine: &Handle, space: &Arc<Space>) -> Result<Self> {
-        Ok(Self {
-            inner: TryKeyIter::new(engine, space)?,
+    pub(crate) fn new(walk: Walk) -> Self {
+        Self {
+            inner: TryKeyIter::new(walk),
             error: None,
-        })
+        }
     }
 
     /// What ended the iteration early, damage for one.
@@ -152,14 +221,14 @@ impl NamespaceKeyIter {
 }
 
 impl TryIter {
-    pub(crate) fn new(engine: &Handle, space: &Arc<Space>) -> Result<Self> {
-        Ok(Self(Some(Walk::new(engine, space, Extent::Whole)?)))
+    pub(crate) fn new(walk: Walk) -> Self {
+        Self(Some(walk))
     }
 }
 
 impl TryKeyIter {
-    pub(crate) fn new(engine: &Handle, space: &Arc<Space>) -> Result<Self> {
-        Ok(Self(Some(Walk::new(engine, space, Extent::Head)?)))
+    pub(crate) fn new(walk: Walk) -> Self {
+        Self(Some(walk))
     }
 }
 

@@ -20,9 +20,11 @@ mod engine;
 mod error;
 mod iter;
 mod namespace;
+mod snapshot;
 mod snapshots;
 mod space;
 mod stats;
+mod transaction;
 mod value;
 
 pub use builder::{EmdbBuilder, FlushPolicy, VerifyReads};
@@ -31,7 +33,9 @@ pub use emdb_journal::LockHolder;
 pub use error::Error;
 pub use iter::{EmdbIter, EmdbKeyIter, NamespaceIter, NamespaceKeyIter, TryIter, TryKeyIter};
 pub use namespace::Namespace;
+pub use snapshot::{Snapshot, SnapshotNamespace};
 pub use stats::{EmdbStats, VerifyReport};
+pub use transaction::{Savepoint, Transaction, TransactionNamespace};
 pub use value::ValueRef;
 
 /// What every fallible call returns.

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::engine::{Extent, Handle, Step};
-use crate::iter::{NamespaceIter, NamespaceKeyIter, TryIter, TryKeyIter};
+use crate::iter::{NamespaceIter, NamespaceKeyIter, TryIter, TryKeyIter, Walk};
 use crate::space::Space;
 use crate::value::ValueRef;
 use crate::{Error, Result};
@@ -48,6 +48,10 @@ impl Namespace {
         } else {
             Ok(())
         }
+    }
+
+    fn walk(&self, extent: Extent) -> Result<Walk> {
+        Walk::new(&self.engine, &self.space, extent)
     }
 
     /// Stores a record, replacing the key's value if it has one.
@@ -324,7 +328,7 @@ impl Namespace {
     /// # Errors
     /// [`Error::Closed`] and [`Error::NamespaceDropped`].
     pub fn iter(&self) -> Result<NamespaceIter> {
-        NamespaceIter::new(&self.engine, &self.space)
+        self.walk(Extent::Whole).map(NamespaceIter::new)
     }
 
     /// The keys as they are now, in no particular order; values above 16 KiB are not read.
@@ -332,7 +336,7 @@ impl Namespace {
     /// # Errors
     /// [`Error::Closed`] and [`Error::NamespaceDropped`].
     pub fn keys(&self) -> Result<NamespaceKeyIter> {
-        NamespaceKeyIter::new(&self.engine, &self.space)
+        self.walk(Extent::Head).map(NamespaceKeyIter::new)
     }
 
     /// As [`iter`](Self::iter), with damage as an item.
@@ -340,7 +344,7 @@ impl Namespace {
     /// # Errors
     /// [`Error::Closed`] and [`Error::NamespaceDropped`].
     pub fn try_iter(&self) -> Result<TryIter> {
-        TryIter::new(&self.engine, &self.space)
+        self.walk(Extent::Whole).map(TryIter::new)
     }
 
     /// As [`keys`](Self::keys), with damage as an item.
@@ -348,7 +352,7 @@ impl Namespace {
     /// # Errors
     /// [`Error::Closed`] and [`Error::NamespaceDropped`].
     pub fn try_keys(&self) -> Result<TryKeyIter> {
-        TryKeyIter::new(&self.engine, &self.space)
+        self.walk(Extent::Head).map(TryKeyIter::new)
     }
 
     /// Calls `visit` with every record in place, at one point in time, until it breaks.
@@ -356,7 +360,7 @@ impl Namespace {
     /// # Errors
     /// [`Error::Corrupted`] at the first damaged record.
     pub fn for_each(&self, visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<()> {
-        crate::iter::for_each(&self.engine, &self.space, visit)
+        self.walk(Extent::Whole)?.for_each(visit)
     }
 }
 

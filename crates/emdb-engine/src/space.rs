@@ -12,6 +12,8 @@ use emdb_index::{Detached, HashIndex};
 pub(crate) struct Space {
     pub(crate) name: String,
     pub(crate) index: HashIndex,
+    /// Where it was created; not where it was cleared since.
+    pub(crate) created: u64,
     /// The incarnation's id: what its frames carry.
     id: AtomicU32,
     /// Odd while the contents are being exchanged; readers that miss look again when
@@ -65,6 +67,7 @@ impl Space {
         Self {
             name,
             index,
+            created: born,
             id: AtomicU32::new(id),
             epoch: AtomicU64::new(0),
             dropped: AtomicBool::new(false),
@@ -117,10 +120,6 @@ impl Space {
         self.dropped.load(Ordering::Acquire)
     }
 
-    pub(crate) fn set_dropped(&self) {
-        self.dropped.store(true, Ordering::Release);
-    }
-
     pub(crate) fn records(&self) -> u64 {
         self.records.load(Ordering::Acquire)
     }
@@ -153,10 +152,14 @@ impl Space {
         self.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the incarnation at `position` and goes on empty as `id`; under the write
-    /// side. The old contents stay for snapshots.
-    pub(crate) fn end(&self, position: u64, id: u32) {
+    /// Ends the incarnation at `position` and goes on empty as `id`, or not at all if
+    /// the namespace is dropped; under the write side. The old contents stay for
+    /// snapshots.
+    pub(crate) fn end(&self, position: u64, id: u32, drops: bool) {
         let mut past = self.past();
+        if drops {
+            self.dropped.store(true, Ordering::Release);
+        }
         self.epoch.fetch_add(1, Ordering::SeqCst);
         self.index.wait_for_guards();
         let contents = self.index.detach();
@@ -189,8 +192,8 @@ impl Space {
         self.epoch.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Gives back what no snapshot needs.
-    pub(crate) fn release_past(&self, unneeded: impl Fn(u64) -> bool) {
+    /// Gives back what no snapshot needs; tells whether anything is left.
+    pub(crate) fn release_past(&self, unneeded: impl Fn(u64) -> bool) -> bool {
         let mut past = self.past();
         let mut kept = Vec::new();
         for ended in past.ended.drain(..) {
@@ -201,6 +204,7 @@ impl Space {
             }
         }
         past.ended = kept;
+        !past.ended.is_empty()
     }
 
     /// The id of the incarnation that a snapshot at `position` sees.

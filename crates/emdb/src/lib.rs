@@ -41,6 +41,6 @@
 
 pub use emdb_engine::{
     Emdb, EmdbBuilder, EmdbIter, EmdbKeyIter, EmdbStats, Error, FlushPolicy, LockHolder, Namespace,
-    NamespaceIter, NamespaceKeyIter, Result, TryIter, TryKeyIter, ValueRef, VerifyReads,
-    VerifyReport,
+    NamespaceIter, NamespaceKeyIter, Result, Savepoint, Snapshot, SnapshotNamespace, Transaction,
+    TransactionNamespace, TryIter, TryKeyIter, ValueRef, VerifyReads, VerifyReport,
 };

@@ -2,13 +2,13 @@
 //! when an error stops the writer in the middle.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use emdb_index::Location;
-use emdb_journal::{Batch, FrameSpec, Kind};
+use emdb_journal::{FrameSpec, Kind};
 
-use super::Engine;
-use super::write::{Newest, Step, delta};
-use crate::space::{Delta, Space};
+use super::write::Step;
+use super::{Engine, Patience};
+use crate::space::Space;
 use crate::{Error, Result};
 
 /// Bytes of keys and values that are pulled from the iterator at once.
@@ -36,26 +36,65 @@ impl Engine {
         if chunk.is_empty() {
             return Ok(());
         }
-        if more {
-            // The iterator runs with the write side held, and may wait for reads in other
-            // namespaces. One that found a damaged index would need the write side.
-            for other in self.spaces() {
-                // An index that cannot be rebuilt says so when it is read.
-                let _ = self.check_index(&other);
-            }
-        }
-        let mut writer = BatchWriter::begin(self, space, CALL)?;
+        // From the second chunk on the iterator runs with the write side held.
+        let batch = self.begin_batch(CALL, Patience::Wait)?;
+        let at = self.touch(batch.number, space)?;
         loop {
-            writer.put_all(&chunk)?;
+            self.put_all_in(batch.number, at, &chunk)?;
             if !more {
                 break;
             }
             chunk.clear();
             more = fill(&mut chunk, &mut records)?;
         }
-        writer.commit()?;
-        self.checkpoint_when_due();
+        batch.commit()
+    }
+
+    /// Stores every record in a transaction, or none.
+    pub(crate) fn insert_many_in<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &self,
+        number: u64,
+        at: usize,
+        records: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<()> {
+        let attempt = Attempt::new(self, number)?;
+        let mut records = records.into_iter();
+        let mut chunk = Vec::new();
+        let mut more = true;
+        while more {
+            chunk.clear();
+            more = fill(&mut chunk, &mut records)?;
+            self.put_all_in(number, at, &chunk)?;
+        }
+        attempt.succeed();
         Ok(())
+    }
+
+    /// Takes the write side for as long as the result lives.
+    pub(crate) fn begin_batch(
+        &self,
+        call: &'static str,
+        patience: Patience,
+    ) -> Result<OpenBatch<'_>> {
+        // Without a limit to its patience it never gives up.
+        let number = self.begin(call, None, patience)?.ok_or(Error::Closed)?;
+        Ok(OpenBatch {
+            engine: self,
+            number,
+        })
+    }
+
+    /// As `begin_batch` for a transaction, but `None` once the time is up.
+    pub(crate) fn begin_batch_within(
+        &self,
+        call: &'static str,
+        timeout: Duration,
+    ) -> Result<Option<OpenBatch<'_>>> {
+        let number = self.begin(call, Some(timeout), Patience::RollBack)?;
+        Ok(number.map(|number| OpenBatch {
+            engine: self,
+            number,
+        }))
     }
 }
 
@@ -78,141 +117,66 @@ fn fill<K: AsRef<[u8]>, V: AsRef<[u8]>>(
     Ok(true)
 }
 
-/// A batch in one namespace. Its versions are in the index at once, hidden from
-/// readers; dropping it puts the index back as it was.
-struct BatchWriter<'a> {
-    engine: &'a Engine,
-    space: &'a Arc<Space>,
-    id: u32,
-    batch: Option<Batch>,
-    delta: Delta,
+/// A transaction that is rolled back when this is dropped.
+pub(crate) struct OpenBatch<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) number: u64,
 }
 
-impl<'a> BatchWriter<'a> {
-    fn begin(engine: &'a Engine, space: &'a Arc<Space>, call: &'static str) -> Result<Self> {
-        engine.check_index(space)?;
-        let batch = engine.journal.begin(call)?;
-        if space.is_dropped() {
-            return Err(Error::NamespaceDropped);
-        }
-        let id = space.id();
+impl OpenBatch<'_> {
+    /// Makes everything visible.
+    pub(crate) fn commit(self) -> Result<()> {
+        self.engine.commit(self.number)?;
+        std::mem::forget(self);
+        Ok(())
+    }
+
+    /// Undoes everything.
+    pub(crate) fn roll_back(self) -> Result<()> {
+        let rolled_back = self.engine.roll_back(self.number);
+        std::mem::forget(self);
+        rolled_back
+    }
+}
+
+impl Drop for OpenBatch<'_> {
+    fn drop(&mut self) {
+        // There is nothing to be done once it was committed, or the database closed.
+        let _ = self.engine.roll_back(self.number);
+    }
+}
+
+/// Several steps in a transaction that happen all or not at all: takes the
+/// transaction back when it is dropped before it succeeds.
+pub(crate) struct Attempt<'a> {
+    engine: &'a Engine,
+    number: u64,
+    savepoint: u64,
+    succeeded: bool,
+}
+
+impl<'a> Attempt<'a> {
+    pub(crate) fn new(engine: &'a Engine, number: u64) -> Result<Self> {
         Ok(Self {
             engine,
-            space,
-            id,
-            batch: Some(batch),
-            delta: Delta::default(),
+            number,
+            savepoint: engine.savepoint(number)?,
+            succeeded: false,
         })
     }
 
-    fn put_all<K: AsRef<[u8]>, V: AsRef<[u8]>>(&mut self, records: &[(K, V)]) -> Result<()> {
-        const AHEAD: usize = 16;
-        let mut hashes = std::collections::VecDeque::with_capacity(AHEAD);
-        let mut ahead = records.iter();
-        for (key, value) in records {
-            while hashes.len() < AHEAD {
-                let Some((key, _)) = ahead.next() else { break };
-                let hash = self.engine.hash(key.as_ref());
-                self.space.index.prefetch(hash);
-                hashes.push_back(hash);
-            }
-            let Some(hash) = hashes.pop_front() else {
-                break;
-            };
-            self.put(hash, key.as_ref(), value.as_ref())?;
-        }
-        Ok(())
-    }
-
-    fn put(&mut self, hash: u64, key: &[u8], value: &[u8]) -> Result<()> {
-        let Some(batch) = &mut self.batch else {
-            return Err(Error::Closed);
-        };
-        let engine = self.engine;
-        let mut guard = engine.lock_in_batch(self.space, hash)?;
-        let newest = engine.newest(&mut guard, self.id, key)?;
-        let spec = FrameSpec {
-            namespace: self.id,
-            previous: newest.as_ref().map(|newest| engine.link(newest)),
-            ..FrameSpec::new(Kind::Put, key, value)
-        };
-        if newest.is_none() {
-            engine.make_room(&mut guard)?;
-        }
-        let position = batch.append(&spec)?;
-        let location = Location::new(position)
-            .ok_or_else(|| Error::corrupted(position, "impossible position"))?;
-        match newest {
-            Some(_) => guard.replace(location, false),
-            None => guard.insert(location, false),
-        }
-        drop(guard);
-        self.delta
-            .add(delta(&spec, newest.as_ref().and_then(Newest::live)));
-        Ok(())
-    }
-
-    fn commit(mut self) -> Result<()> {
-        if let Some(batch) = &mut self.batch {
-            // An error drops the writer, which undoes all of it while it is still hidden.
-            batch.seal()?;
-        }
-        let Some(batch) = self.batch.take() else {
-            return Ok(());
-        };
-        batch.commit(|| {
-            self.space.apply(&self.delta);
-            self.engine.add_dead(self.delta.dead_bytes);
-        })?;
-        Ok(())
-    }
-
-    /// Puts every entry that the batch changed back to what it was before.
-    fn undo(&self, begin: u64, end: u64) {
-        let engine = self.engine;
-        let mut position = begin;
-        while position < end {
-            let Ok(frame) = engine.journal.frame(position) else {
-                return;
-            };
-            if frame.kind == Kind::Put && frame.batch {
-                // Only the first version of a key in the batch leads out of it.
-                let before = frame.previous.map(|link| link.position);
-                if before.is_none_or(|before| before < begin) {
-                    self.undo_key(frame.key, before);
-                }
-            }
-            position += frame.len() as u64;
-        }
-    }
-
-    fn undo_key(&self, key: &[u8], before: Option<u64>) {
-        let engine = self.engine;
-        let Ok(mut guard) = engine.lock_in_batch(self.space, engine.hash(key)) else {
-            return;
-        };
-        let Ok(Some(_)) = engine.newest(&mut guard, self.id, key) else {
-            return;
-        };
-        match before.and_then(Location::new) {
-            Some(location) => {
-                let tombstone = engine
-                    .journal
-                    .frame(location.get())
-                    .is_ok_and(|frame| frame.kind == Kind::Tombstone);
-                guard.replace(location, tombstone);
-            }
-            None => guard.remove(),
-        }
+    pub(crate) fn succeed(mut self) {
+        self.succeeded = true;
     }
 }
 
-impl Drop for BatchWriter<'_> {
+impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        if let Some(batch) = self.batch.take() {
-            self.undo(batch.begin(), batch.cursor());
-            // Dropping the batch now discards its frames and gives the write side back.
-            drop(batch);
+        let engine = self.engine;
+        if !self.succeeded && engine.roll_back_to(self.number, self.savepoint).is_err() {
+            // Half of the steps must not be committed.
+            engine.fail(self.number, "a part of it could not be taken back");
         }
+        engine.forget_savepoint(self.number, self.savepoint);
     }
 }

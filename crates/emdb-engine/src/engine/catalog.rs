@@ -1,27 +1,68 @@
 //! Creating, clearing and dropping namespaces: one frame each.
 
-use std::sync::Arc;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dashmap::DashMap;
 use emdb_format::CatalogChange;
 use emdb_index::HashIndex;
 use emdb_journal::{FrameSpec, Kind};
 
-use super::{Catalog, Engine};
+use super::Engine;
 use crate::space::Space;
 use crate::{Error, Result};
+
+/// Which namespaces there are, beside the default one. Changes only under the write side.
+pub(crate) struct Catalog {
+    spaces: DashMap<String, Arc<Space>>,
+    next_id: AtomicU32,
+    /// Namespaces, the default one and dropped ones included, that held something
+    /// which snapshots may need.
+    past: Mutex<Vec<Arc<Space>>>,
+    past_count: AtomicUsize,
+    /// For who rebuilds an index where nobody can have the write side.
+    rebuilding: Mutex<()>,
+}
 
 impl Catalog {
     pub(super) fn new(spaces: DashMap<String, Arc<Space>>, next_id: u32) -> Self {
         Self {
             spaces,
-            next_id: std::sync::Mutex::new(next_id),
+            next_id: AtomicU32::new(next_id),
+            past: Mutex::default(),
+            past_count: AtomicUsize::new(0),
+            rebuilding: Mutex::default(),
         }
     }
 
-    pub(super) fn next_id(&self) -> MutexGuard<'_, u32> {
-        self.next_id.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The id of the next incarnation; under the write side.
+    pub(super) fn next_id(&self) -> u32 {
+        self.next_id.load(Ordering::Acquire)
+    }
+
+    /// Says that ids below are used; under the write side.
+    pub(super) fn set_next_id(&self, id: u32) {
+        self.next_id.store(id, Ordering::Release);
+    }
+
+    pub(super) fn alone(&self) -> MutexGuard<'_, ()> {
+        self.rebuilding
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every namespace but the default one.
+    pub(super) fn spaces(&self) -> impl Iterator<Item = Arc<Space>> {
+        self.spaces.iter().map(|entry| Arc::clone(entry.value()))
+    }
+
+    /// Adds a namespace; in the turn of the frame that creates it, or of its batch.
+    pub(super) fn add(&self, space: Arc<Space>) {
+        self.spaces.insert(space.name.clone(), space);
+    }
+
+    fn past(&self) -> MutexGuard<'_, Vec<Arc<Space>>> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -29,44 +70,36 @@ impl Engine {
     /// The namespace of that name, if there is one.
     pub(crate) fn find_space(&self, name: &str) -> Result<Option<Arc<Space>>> {
         self.check_open()?;
-        Ok(self
-            .catalog
-            .spaces
-            .get(name)
+        let found = self.catalog.spaces.get(name);
+        // One that a transaction creates is there an instant before its other effects.
+        Ok(found
+            .filter(|space| space.created < self.journal.hidden_from())
             .map(|space| Arc::clone(&space)))
     }
 
     /// The namespace of that name, created if it is missing.
     pub(crate) fn create_space(&self, name: &str) -> Result<Arc<Space>> {
-        if name.is_empty() {
-            return Err(Error::InvalidConfig(
-                "a namespace's name is empty".to_owned(),
-            ));
-        }
+        check_name(name)?;
         if let Some(space) = self.find_space(name)? {
             return Ok(space);
         }
-        self.journal.wait_for_batch("namespace")?;
-        let mut next_id = self.catalog.next_id();
-        if let Some(space) = self.find_space(name)? {
-            return Ok(space);
-        }
-        let id = *next_id;
-        let value = CatalogChange::Create(id).encode();
         let batch = self.journal.begin("namespace")?;
+        if let Some(space) = self.catalog.spaces.get(name) {
+            return Ok(Arc::clone(&space));
+        }
+        let id = self.catalog.next_id();
+        self.catalog.set_next_id(bump(id)?);
+        let value = CatalogChange::Create(id).encode();
         let mut created = None;
         batch.commit_single(
             &FrameSpec::new(Kind::Catalog, name.as_bytes(), &value),
             |position| {
                 let space = Space::new(name.to_owned(), id, position, HashIndex::new());
                 let space = Arc::new(space);
-                self.catalog
-                    .spaces
-                    .insert(name.to_owned(), Arc::clone(&space));
+                self.catalog.add(Arc::clone(&space));
                 created = Some(space);
             },
         )?;
-        *next_id = bump(id)?;
         created.ok_or(Error::NamespaceDropped)
     }
 
@@ -96,13 +129,12 @@ impl Engine {
         change: fn(u32) -> CatalogChange,
     ) -> Result<()> {
         self.check_open()?;
-        self.journal.wait_for_batch(call)?;
-        let mut next_id = self.catalog.next_id();
         let batch = self.journal.begin(call)?;
         if space.is_dropped() {
             return Err(Error::NamespaceDropped);
         }
-        let id = *next_id;
+        let id = self.catalog.next_id();
+        self.catalog.set_next_id(bump(id)?);
         let drops = matches!(change(id), CatalogChange::Drop(_));
         let value = change(if drops { space.id() } else { id }).encode();
         // What every record took in the journal, but for the heads of unusual ones.
@@ -110,34 +142,86 @@ impl Engine {
         let dead = space.logical_bytes() + space.records() * FRAME_OVERHEAD;
         let spec = FrameSpec::new(Kind::Catalog, space.name.as_bytes(), &value);
         let result = batch.commit_single(&spec, |position| {
+            let mut past = self.catalog.past();
+            if !past.iter().any(|other| Arc::ptr_eq(other, space)) {
+                past.push(Arc::clone(space));
+                self.catalog.past_count.store(past.len(), Ordering::SeqCst);
+            }
+            drop(past);
+            // A snapshot that does not find it here any more finds it in the past.
             if drops {
-                space.set_dropped();
                 self.catalog.spaces.remove(&space.name);
             }
-            space.end(position, id);
+            space.end(position, id, drops);
             self.add_dead(dead);
         });
-        *next_id = bump(id)?;
-        space.release_past(|ended| self.snapshots.all_after(ended));
+        self.release_past();
         result?;
         Ok(())
+    }
+
+    /// Gives back what namespaces held before they were cleared or dropped, where no
+    /// snapshot needs it.
+    #[inline]
+    pub(crate) fn release_past(&self) {
+        if self.catalog.past_count.load(Ordering::SeqCst) > 0 {
+            let mut past = self.catalog.past();
+            past.retain(|space| space.release_past(|ended| self.snapshots.all_after(ended)));
+            self.catalog.past_count.store(past.len(), Ordering::SeqCst);
+        }
     }
 
     /// The names of all namespaces but the default one, sorted.
     pub(crate) fn space_names(&self) -> Result<Vec<String>> {
         self.check_open()?;
+        let hidden_from = self.journal.hidden_from();
         let mut names: Vec<_> = self
             .catalog
             .spaces
             .iter()
+            .filter(|space| space.created < hidden_from)
             .map(|space| space.key().clone())
             .collect();
         names.sort_unstable();
         Ok(names)
     }
+
+    /// The namespaces that a snapshot at `position` sees, the default one not included,
+    /// each with the id it had.
+    pub(crate) fn spaces_at(&self, position: u64) -> Vec<(Arc<Space>, u32)> {
+        // In this order: what leaves the first list is in the second one before.
+        let mut spaces: Vec<_> = self.catalog.spaces().collect();
+        for space in &*self.catalog.past() {
+            if !space.name.is_empty() && !spaces.iter().any(|other| Arc::ptr_eq(other, space)) {
+                spaces.push(Arc::clone(space));
+            }
+        }
+        let alive = |space: Arc<Space>| space.id_at(position).map(|id| (space, id));
+        spaces.into_iter().filter_map(alive).collect()
+    }
+
+    /// The namespace that had this name at a snapshot at `position`, with its id.
+    pub(crate) fn space_at(&self, name: &str, position: u64) -> Option<(Arc<Space>, u32)> {
+        let alive = self.catalog.spaces.get(name);
+        let alive = alive.map(|space| Arc::clone(&space));
+        let past: Vec<_> = self.catalog.past().iter().map(Arc::clone).collect();
+        let of_name = past.into_iter().filter(|space| space.name == name);
+        let mut spaces = alive.into_iter().chain(of_name);
+        spaces.find_map(|space| space.id_at(position).map(|id| (space, id)))
+    }
 }
 
-fn bump(id: u32) -> Result<u32> {
+/// Checks the name of a namespace that may have to be created.
+pub(super) fn check_name(name: &str) -> Result<()> {
+    if name.is_empty() {
+        let reason = "a namespace's name is empty".to_owned();
+        return Err(Error::InvalidConfig(reason));
+    }
+    Ok(())
+}
+
+/// The id after this one.
+pub(super) fn bump(id: u32) -> Result<u32> {
     let max = u64::from(u32::MAX);
     id.checked_add(1).ok_or(Error::TooLarge {
         what: "number of namespaces",

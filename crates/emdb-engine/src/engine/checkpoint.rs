@@ -206,7 +206,6 @@ impl Engine {
         for space in self.spaces() {
             self.check_index(&space)?;
         }
-        let next_id = self.catalog.next_id();
         let batch = self.journal.begin("checkpoint")?;
         let at = batch.begin();
         let captured: Vec<_> = self
@@ -223,21 +222,15 @@ impl Engine {
             database_id: self.journal.header().database_id,
             generation: self.journal.header().generation,
             replay_from: at,
-            next_namespace: *next_id,
+            next_namespace: self.catalog.next_id(),
             dead_bytes: self.dead_bytes.load(Ordering::Relaxed),
             nonce: [0; 16],
             spaces: Vec::new(),
         };
-        self.snapshots.open_at(at);
+        let snapshot = self.snapshots.open_at(at);
         drop(batch);
-        drop(next_id);
         let written = self.write_checkpoint(head, &captured);
-        self.snapshots.close(at);
-        for captured in &captured {
-            captured
-                .space
-                .release_past(|ended| self.snapshots.all_after(ended));
-        }
+        self.close_snapshot(&snapshot);
         Ok(written?.then_some(at))
     }
 

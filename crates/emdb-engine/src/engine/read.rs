@@ -4,6 +4,10 @@
 //! and `hidden_from` after it: at or above that, the version belongs to a batch that
 //! is not committed, and the reader goes back to the newest version before it. A
 //! reader at a snapshot goes back to the newest version below the snapshot.
+//!
+//! A batch that is discarded takes its entries back before it stops being hidden. So
+//! a reader that met one of them sees that `hidden_from`, or the number of discards,
+//! has changed since before it loaded the entry, and looks again.
 
 use std::sync::Arc;
 
@@ -12,6 +16,7 @@ use emdb_journal::{Frame, Kind};
 
 use super::{Engine, index_error};
 use crate::builder::VerifyReads;
+use crate::snapshots::Ticket;
 use crate::space::Space;
 use crate::{Error, Result};
 
@@ -22,6 +27,15 @@ pub(crate) enum Extent {
     Whole,
     /// All but a value above 16 KiB.
     Head,
+}
+
+/// Whose versions a read sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum View {
+    /// Those that are committed.
+    Committed,
+    /// Those of the open batch, too: it is the reader's own.
+    Own,
 }
 
 impl Engine {
@@ -53,10 +67,80 @@ impl Engine {
         }
     }
 
+    /// As `find`, for who holds the write side: sees what the batch did, below `upto`.
+    pub(crate) fn find_own<'a>(
+        &'a self,
+        space: &Space,
+        hash: u64,
+        key: &[u8],
+        extent: Extent,
+        upto: u64,
+    ) -> Result<Option<&'a [u8]>> {
+        let id = space.id();
+        let found = space.index.find(hash, |entry| {
+            self.check(entry, id, key, extent, upto, View::Own)
+        });
+        match found {
+            Ok(None) if space.is_broken() => Err(broken()),
+            Ok(found) => Ok(found.flatten()),
+            Err(FindError::Check(error)) => Err(error),
+            Err(FindError::Index(error)) => Err(index_error(error)),
+        }
+    }
+
+    /// As `find`, in the incarnation `id` of the namespace, alive or ended: `upto` is
+    /// an open snapshot that sees it.
+    pub(crate) fn find_at<'a>(
+        &'a self,
+        space: &Arc<Space>,
+        id: u32,
+        hash: u64,
+        key: &[u8],
+        extent: Extent,
+        upto: u64,
+    ) -> Result<Option<&'a [u8]>> {
+        self.journal.check_not_forked()?;
+        if space.id() == id
+            && let Some(value) = self.find_plain(space, hash, key, upto)
+        {
+            return Ok(Some(value));
+        }
+        let check = |entry| self.check(entry, id, key, extent, upto, View::Committed);
+        loop {
+            let epoch = space.epoch();
+            let found = if space.id() == id {
+                let found = space.index.find(hash, check);
+                if matches!(found, Ok(None)) && (space.epoch() != epoch || epoch % 2 == 1) {
+                    // The contents were being exchanged: look again once they are.
+                    std::thread::yield_now();
+                    continue;
+                }
+                found
+            } else {
+                let past = space.past();
+                let ended = past.ended.iter().find(|ended| ended.id == id);
+                let ended = ended.ok_or(Error::NamespaceDropped)?;
+                space.index.find_detached(&ended.contents, hash, check)
+            };
+            return match found {
+                Ok(Some(version)) => Ok(version),
+                Ok(None) if space.is_broken() => Err(broken()),
+                Ok(None) => Ok(None),
+                Err(FindError::Check(error)) => Err(error),
+                Err(FindError::Index(emdb_index::Error::Damaged)) if space.id() == id => {
+                    self.rebuild(space)?;
+                    continue;
+                }
+                Err(FindError::Index(error)) => Err(index_error(error)),
+            };
+        }
+    }
+
     /// Where nearly every read of a key that is there ends: a plain record of the
     /// default namespace, verified before. `None` says nothing.
     #[inline]
     fn find_plain(&self, space: &Space, hash: u64, key: &[u8], upto: u64) -> Option<&[u8]> {
+        let hidden_from = self.journal.hidden_from();
         let entry = space.index.first_candidate(hash)?;
         let position = entry.location.get();
         let value = match self.verify_reads {
@@ -64,8 +148,9 @@ impl Engine {
             VerifyReads::Once | VerifyReads::Never => self.journal.plain_value(position, key),
             VerifyReads::Always => self.journal.verified_plain_value(position, key),
         }?;
-        // The entry was loaded before, so a batch that stored it is still hidden.
-        let is_seen = position < upto.min(self.journal.hidden_from());
+        // The entry was loaded in between, so a batch that stored it is still hidden, or
+        // was committed before.
+        let is_seen = position < upto.min(hidden_from) && self.journal.hidden_from() == hidden_from;
         (is_seen && space.id() == 0 && !space.is_dropped()).then_some(value)
     }
 
@@ -85,10 +170,13 @@ impl Engine {
                 return Err(Error::NamespaceDropped);
             }
             let id = space.id();
-            let found = space
-                .index
-                .find(hash, |entry| self.check(entry, id, key, extent, upto));
+            let discards = self.journal.discards();
+            let found = space.index.find(hash, |entry| {
+                self.check(entry, id, key, extent, upto, View::Committed)
+            });
             match found {
+                // A version that was discarded may have been met.
+                Ok(Some(_)) if self.journal.discards() != discards => {}
                 Ok(Some(version)) => return Ok(version),
                 Ok(None) if epoch.is_multiple_of(2) && space.epoch() == epoch => {
                     return if space.is_broken() {
@@ -115,6 +203,7 @@ impl Engine {
         key: &[u8],
         extent: Extent,
         upto: u64,
+        view: View,
     ) -> Result<Verdict<Option<&'a [u8]>>> {
         let verify = match self.verify_reads {
             VerifyReads::Once => !entry.verified,
@@ -138,7 +227,10 @@ impl Engine {
                 self.journal.verify_head(position, &frame)?;
             }
         }
-        let upto = upto.min(self.journal.hidden_from());
+        let upto = match view {
+            View::Committed => upto.min(self.journal.hidden_from()),
+            View::Own => upto,
+        };
         let version = if position >= upto {
             self.version_below(&frame, upto)?
         } else if frame.kind == Kind::Put {
@@ -227,19 +319,28 @@ impl Engine {
         mut visit: impl FnMut(usize, Option<&[u8]>),
     ) -> Result<()> {
         self.check_open()?;
-        let snapshot = OpenSnapshot::new(self, space)?;
-        self.visit_many(space, keys, snapshot.position(), &mut visit)
+        let snapshot = OpenSnapshot(self, self.snapshots.open(&self.journal)?);
+        let upto = snapshot.1.position();
+        let mut at = 0;
+        self.visit_many(space, keys, |hashes, keys| {
+            for (hash, key) in hashes.iter().zip(keys) {
+                let found = self.find(space, *hash, key.as_ref(), Extent::Whole, upto)?;
+                visit(at, found);
+                at += 1;
+            }
+            Ok(())
+        })
     }
 
-    fn visit_many<K: AsRef<[u8]>>(
+    /// Calls `visit` with some keys and their hashes at a time, with the memory that
+    /// they need on its way.
+    pub(crate) fn visit_many<K: AsRef<[u8]>>(
         &self,
-        space: &Arc<Space>,
+        space: &Space,
         keys: &[K],
-        upto: u64,
-        visit: &mut impl FnMut(usize, Option<&[u8]>),
+        mut visit: impl FnMut(&[u64], &[K]) -> Result<()>,
     ) -> Result<()> {
         const TOGETHER: usize = 32;
-        let mut at = 0;
         let mut hashes = [0; TOGETHER];
         for group in keys.chunks(TOGETHER) {
             for (hash, key) in hashes.iter_mut().zip(group) {
@@ -251,41 +352,18 @@ impl Engine {
                     self.journal.prefetch(entry.location.get());
                 }
             }
-            for (hash, key) in hashes.iter().zip(group) {
-                let found = self.find(space, *hash, key.as_ref(), Extent::Whole, upto)?;
-                visit(at, found);
-                at += 1;
-            }
+            visit(hashes.get(..group.len()).unwrap_or(&hashes), group)?;
         }
         Ok(())
     }
 }
 
 /// A snapshot that is open for as long as this lives.
-struct OpenSnapshot<'a> {
-    engine: &'a Engine,
-    space: &'a Space,
-    position: u64,
-}
-
-impl<'a> OpenSnapshot<'a> {
-    fn new(engine: &'a Engine, space: &'a Space) -> Result<Self> {
-        let position = engine.snapshots.open(&engine.journal)?;
-        Ok(Self {
-            engine,
-            space,
-            position,
-        })
-    }
-
-    fn position(&self) -> u64 {
-        self.position
-    }
-}
+struct OpenSnapshot<'a>(&'a Engine, Ticket);
 
 impl Drop for OpenSnapshot<'_> {
     fn drop(&mut self) {
-        self.engine.close_snapshot(self.space, self.position);
+        self.0.close_snapshot(&self.1);
     }
 }
 

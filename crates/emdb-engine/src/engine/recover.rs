@@ -1,8 +1,8 @@
 //! Opening: the checkpoint's image if it fits, then the journal from there on.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex};
 
 use dashmap::DashMap;
 use emdb_format::{CatalogChange, CheckpointHead, CheckpointSpace, FIRST_POSITION};
@@ -10,7 +10,9 @@ use emdb_index::{Cursor, HashIndex, ImageMemory, Location};
 use emdb_journal::{Frame, Kind, Opening, SidecarMemory};
 use siphasher::sip::SipHasher13;
 
-use super::{Catalog, Checkpoints, Engine, EngineOptions, Handle, Timer, find_error, index_error};
+use super::{
+    Catalog, Checkpoints, Engine, EngineOptions, Handle, Staging, Timer, find_error, index_error,
+};
 use crate::snapshots::{KeptTombstone, Snapshots};
 use crate::space::{Delta, Space};
 use crate::{Error, Result};
@@ -53,6 +55,8 @@ pub(crate) fn open(mut opening: Opening, options: EngineOptions) -> Result<Handl
         journal,
         hasher,
         verify_reads: options.verify_reads,
+        staging: Mutex::new(Staging::new(Arc::clone(&root))),
+        all_checked: AtomicBool::new(false),
         root,
         catalog: Catalog::new(spaces, recovery.next_id),
         snapshots: Snapshots::default(),
@@ -337,7 +341,7 @@ impl Engine {
             Err(Journal::ReadOnly | Journal::Poisoned | Journal::Closed) => None,
             Err(error) => return Err(error.into()),
         };
-        let alone = write_side.is_none().then(|| self.catalog.next_id());
+        let alone = write_side.is_none().then(|| self.catalog.alone());
         if space.is_checked() {
             // Another thread was quicker.
             return Ok(());

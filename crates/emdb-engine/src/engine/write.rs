@@ -108,8 +108,8 @@ impl Engine {
                     hash,
                     position,
                 });
-            } else if self.snapshots.has_kept() {
-                self.remove_kept_tombstones()?;
+            } else if self.snapshots.has_unneeded() {
+                self.remove_kept_tombstones();
             }
             self.checkpoint_when_due();
             // Without the stripe, so that others of it can share the sync.

@@ -1,12 +1,13 @@
 //! Walks over all entries, and contents that were cut off by a clear.
 
-use crate::{Entry, Error, primitive::lock};
+use crate::{Entry, Error, FindError, Verdict, primitive::lock};
 
 use super::{
     HashIndex,
     directory::{Directory, DirectoryId, Leaf},
     growth::Shape,
     segment::Contents,
+    word::Hash,
 };
 
 /// How far a walk has come. The default is the start.
@@ -127,6 +128,41 @@ impl HashIndex {
         out: &mut Vec<Entry>,
     ) -> Result<Option<Cursor>, Error> {
         out.clear();
+        let Some(leaf) = self.detached_leaf(detached, at.0)? else {
+            return Ok(None);
+        };
+        let contents = self.arena.segment(leaf.id()).copy();
+        Ok(copy_from(leaf, &contents, at, out))
+    }
+
+    /// Like [`Self::find`], in contents cut off by [`Self::detach`].
+    ///
+    /// There is nothing in the contents of another index.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub fn find_detached<R, E>(
+        &self,
+        detached: &Detached,
+        hash: u64,
+        mut check: impl FnMut(Entry) -> Result<Verdict<R>, E>,
+    ) -> Result<Option<R>, FindError<E>> {
+        let hash = Hash::new(hash);
+        let Some(leaf) = self.detached_leaf(detached, hash.rank())? else {
+            return Ok(None);
+        };
+        let segment = self.arena.segment(leaf.id());
+        segment
+            .probe(hash, leaf.depth(), |_, word| match check(word.entry()?) {
+                Ok(Verdict::Pass) => None,
+                Ok(Verdict::Found(found) | Verdict::FoundAndVerified(found)) => Some(Ok(found)),
+                Err(error) => Some(Err(FindError::Check(error))),
+            })
+            .transpose()
+    }
+
+    /// The leaf that covers a rank in detached contents, its segment verified.
+    fn detached_leaf(&self, detached: &Detached, rank: u64) -> Result<Option<Leaf>, Error> {
         if detached.index != self.id {
             return Ok(None);
         }
@@ -139,12 +175,11 @@ impl HashIndex {
             return Ok(None);
         };
         let directory: &Directory = self.directories.get(id);
-        let mut leaf = directory.leaf(at.0);
+        let leaf = directory.leaf(rank);
         if leaf.is_unverified() {
-            leaf = self.verify(directory, at.0)?;
+            return self.verify(directory, rank).map(Some);
         }
-        let contents = self.arena.segment(leaf.id()).copy();
-        Ok(copy_from(leaf, &contents, at, out))
+        Ok(Some(leaf))
     }
 }
 

@@ -7,6 +7,8 @@
 
 mod basics;
 mod handles;
+mod snapshots;
 mod syncs;
 mod threads;
+mod transactions;
 mod values;

@@ -1,0 +1,416 @@
+//! From a staged record to its frame and its index entry, and from there to a commit.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, MutexGuard};
+
+use emdb_index::Location;
+use emdb_journal::{FrameSpec, Kind};
+
+use super::{Staging, Touched};
+use crate::engine::read::Extent;
+use crate::engine::write::{Newest, delta};
+use crate::engine::{Engine, Step};
+use crate::snapshots::KeptTombstone;
+use crate::space::Space;
+use crate::{Error, Result};
+
+/// Records held back.
+const AHEAD: usize = 16;
+/// Larger records are not held back, so that they are not copied twice.
+const HELD_BYTES: usize = 4096;
+
+/// The last records stored, oldest first, in buffers that are used again.
+#[derive(Default)]
+pub(super) struct Queue {
+    records: Vec<Held>,
+    first: usize,
+    len: usize,
+}
+
+#[derive(Default)]
+struct Held {
+    at: usize,
+    hash: u64,
+    removes: bool,
+    key_len: usize,
+    bytes: Vec<u8>,
+}
+
+impl Held {
+    fn key_and_value(&self) -> (&[u8], &[u8]) {
+        self.bytes
+            .split_at_checked(self.key_len)
+            .unwrap_or_default()
+    }
+}
+
+impl Queue {
+    pub(super) fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// The place for one more record behind the others, if there is any left.
+    fn push(&mut self) -> Option<&mut Held> {
+        if self.len == AHEAD {
+            return None;
+        }
+        let at = (self.first + self.len) % AHEAD;
+        if self.records.len() <= at {
+            self.records.resize_with(at + 1, Held::default);
+        }
+        let held = self.records.get_mut(at)?;
+        self.len += 1;
+        Some(held)
+    }
+
+    fn oldest(&mut self) -> Option<&mut Held> {
+        if self.len == 0 {
+            return None;
+        }
+        self.records.get_mut(self.first)
+    }
+
+    fn pop(&mut self) {
+        self.first = (self.first + 1) % AHEAD;
+        self.len -= 1;
+    }
+}
+
+impl Staging {
+    /// Whether all there is to commit is one record that is held back.
+    pub(super) fn is_single(&self) -> bool {
+        let untouched = |batch: &emdb_journal::Batch| batch.cursor() == batch.begin();
+        self.queue.len == 1 && self.batch.as_ref().is_some_and(untouched)
+    }
+
+    /// Applies the records that are held back, so that everything can be seen.
+    #[inline]
+    pub(super) fn drain(&mut self, engine: &Engine) -> Result<()> {
+        while self.queue.len > 0 {
+            self.apply_oldest(engine)?;
+        }
+        Ok(())
+    }
+
+    /// Applies the record that was held back longest. An error leaves it where it is:
+    /// nothing that was staged is lost unless all of it is.
+    fn apply_oldest(&mut self, engine: &Engine) -> Result<()> {
+        let Some(oldest) = self.queue.oldest() else {
+            return Ok(());
+        };
+        let held = std::mem::take(oldest);
+        let (key, value) = held.key_and_value();
+        let applied = self.change(engine, held.at, held.hash, key, |_| {
+            if held.removes {
+                Step::Remove(())
+            } else {
+                Step::Put(value, ())
+            }
+        });
+        if let Some(oldest) = self.queue.oldest() {
+            *oldest = held;
+        }
+        applied?;
+        self.queue.pop();
+        Ok(())
+    }
+
+    /// Appends a frame and points the index at it.
+    pub(super) fn change<'v, T>(
+        &mut self,
+        engine: &Engine,
+        at: usize,
+        hash: u64,
+        key: &[u8],
+        decide: impl FnOnce(Option<&[u8]>) -> Step<'v, T>,
+    ) -> Result<T> {
+        let touched = self.touched.get_mut(at).filter(|touched| !touched.gone);
+        let touched = touched.ok_or(Error::NamespaceDropped)?;
+        let batch = self.batch.as_mut().ok_or(Error::Closed)?;
+        let mut guard = engine.lock_in_batch(&touched.space, hash)?;
+        let newest = engine.newest(&mut guard, touched.id, key)?;
+        let live = newest.as_ref().and_then(Newest::live);
+        let (kind, value, answer) = match decide(live.map(|frame| frame.value)) {
+            Step::Keep(answer) => return Ok(answer),
+            Step::Remove(answer) if live.is_none() => return Ok(answer),
+            Step::Remove(answer) => (Kind::Tombstone, &b""[..], answer),
+            Step::Put(value, answer) => (Kind::Put, value, answer),
+        };
+        let spec = FrameSpec {
+            namespace: touched.id,
+            previous: newest.as_ref().map(|newest| engine.link(newest)),
+            ..FrameSpec::new(kind, key, value)
+        };
+        if newest.is_none() {
+            engine.make_room(&mut guard)?;
+        }
+        let position = batch.append(&spec)?;
+        let location = Location::new(position)
+            .ok_or_else(|| Error::corrupted(position, "impossible position"))?;
+        match newest {
+            // Others still need what a removed key's entry leads to.
+            Some(_) => guard.replace(location, kind == Kind::Tombstone),
+            None => guard.insert(location, false),
+        }
+        touched.delta.add(delta(&spec, live));
+        drop(guard);
+        if kind == Kind::Tombstone {
+            self.removed.push(position);
+        }
+        Ok(answer)
+    }
+
+    /// Has the batch count; it is still hidden.
+    pub(super) fn seal(&mut self, engine: &Engine) -> Result<()> {
+        self.drain(engine)?;
+        match &mut self.batch {
+            Some(batch) => Ok(batch.seal()?),
+            None => Err(Error::Closed),
+        }
+    }
+}
+
+impl Engine {
+    /// Stores a record in the transaction.
+    pub(crate) fn put_in(&self, number: u64, at: usize, key: &[u8], value: &[u8]) -> Result<()> {
+        // A record that is too long is refused here, before it is held back.
+        FrameSpec::new(Kind::Put, key, value).encoded_len()?;
+        let hash = self.hash(key);
+        let mut staging = self.open_staging(number)?;
+        let touched = staging.touched(at)?;
+        if key.len() + value.len() > HELD_BYTES {
+            staging.drain(self)?;
+            return staging.change(self, at, hash, key, |_| Step::Put(value, ()));
+        }
+        touched.space.index.prefetch(hash);
+        self.hold(&mut staging, at, hash, key, Some(value))
+    }
+
+    fn hold(
+        &self,
+        staging: &mut Staging,
+        at: usize,
+        hash: u64,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<()> {
+        if staging.queue.len == AHEAD {
+            staging.apply_oldest(self)?;
+        }
+        if let Some(held) = staging.queue.push() {
+            held.at = at;
+            held.hash = hash;
+            held.removes = value.is_none();
+            held.key_len = key.len();
+            held.bytes.clear();
+            held.bytes.extend_from_slice(key);
+            held.bytes.extend_from_slice(value.unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Removes a key in the transaction; hands the value it had to `take`.
+    pub(crate) fn remove_in<T>(
+        &self,
+        number: u64,
+        at: usize,
+        key: &[u8],
+        take: impl FnOnce(&[u8]) -> T,
+    ) -> Result<Option<T>> {
+        let hash = self.hash(key);
+        let mut staging = self.open_staging(number)?;
+        staging.drain(self)?;
+        let space = &staging.touched(at)?.space;
+        let Some(old) = self.find_own(space, hash, key, Extent::Whole, u64::MAX)? else {
+            return Ok(None);
+        };
+        let old = take(old);
+        self.hold(&mut staging, at, hash, key, None)?;
+        Ok(Some(old))
+    }
+
+    /// The value that the transaction sees.
+    pub(crate) fn get_in(
+        &self,
+        number: u64,
+        at: usize,
+        key: &[u8],
+        extent: Extent,
+    ) -> Result<Option<&[u8]>> {
+        let hash = self.hash(key);
+        let mut staging = self.open_staging(number)?;
+        staging.drain(self)?;
+        let space = &staging.touched(at)?.space;
+        self.find_own(space, hash, key, extent, u64::MAX)
+    }
+
+    /// The values that the transaction sees, of many keys.
+    pub(crate) fn get_many_in<K: AsRef<[u8]>>(
+        &self,
+        number: u64,
+        at: usize,
+        keys: &[K],
+        mut visit: impl FnMut(usize, Option<&[u8]>),
+    ) -> Result<()> {
+        let (space, upto) = self.sight(number, at)?;
+        let mut seen = 0;
+        let mut found = Vec::new();
+        self.visit_many(&space, keys, |hashes, keys| {
+            let staging = self.open_staging(number)?;
+            for (hash, key) in hashes.iter().zip(keys) {
+                found.push(self.find_own(&space, *hash, key.as_ref(), Extent::Whole, upto)?);
+            }
+            // Nothing is locked while users' code runs.
+            drop(staging);
+            for value in found.drain(..) {
+                visit(seen, value);
+                seen += 1;
+            }
+            Ok(())
+        })
+    }
+
+    /// Stores records with the memory that each needs on its way before its turn.
+    pub(crate) fn put_all_in<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &self,
+        number: u64,
+        at: usize,
+        records: &[(K, V)],
+    ) -> Result<()> {
+        let mut staging = self.open_staging(number)?;
+        staging.drain(self)?;
+        let mut hashes = VecDeque::with_capacity(AHEAD);
+        let mut ahead = records.iter();
+        for (key, value) in records {
+            let space = &staging.touched(at)?.space;
+            while hashes.len() < AHEAD {
+                let Some((key, _)) = ahead.next() else { break };
+                let hash = self.hash(key.as_ref());
+                space.index.prefetch(hash);
+                hashes.push_back(hash);
+            }
+            let Some(hash) = hashes.pop_front() else {
+                break;
+            };
+            let value = value.as_ref();
+            staging.change(self, at, hash, key.as_ref(), |_| Step::Put(value, ()))?;
+        }
+        Ok(())
+    }
+
+    /// Commits a transaction whose only record is still held back.
+    pub(super) fn commit_single(&self, mut staging: MutexGuard<'_, Staging>) -> Result<()> {
+        let held = staging.queue.oldest().map(std::mem::take);
+        let held = held.unwrap_or_default();
+        let touched = staging.touched(held.at)?;
+        let (space, id) = (Arc::clone(&touched.space), touched.id);
+        let batch = staging.reset();
+        // Whoever begins next waits for the write side, not for the sync.
+        drop(staging);
+        let Some(batch) = batch else {
+            return Err(Error::Closed);
+        };
+        let (key, value) = held.key_and_value();
+        let mut guard = self.lock_in_batch(&space, held.hash)?;
+        let newest = self.newest(&mut guard, id, key)?;
+        let live = newest.as_ref().and_then(Newest::live);
+        let kind = match (held.removes, live) {
+            (false, _) => Kind::Put,
+            (true, Some(_)) => Kind::Tombstone,
+            (true, None) => return Ok(()),
+        };
+        let spec = FrameSpec {
+            namespace: id,
+            previous: newest.as_ref().map(|newest| self.link(newest)),
+            ..FrameSpec::new(kind, key, value)
+        };
+        let delta = delta(&spec, live);
+        if newest.is_none() {
+            self.make_room(&mut guard)?;
+        }
+        let mut removed = None;
+        let committed = batch.commit_single(&spec, |position| {
+            let Some(location) = Location::new(position) else {
+                return;
+            };
+            match (kind, newest.is_some()) {
+                (Kind::Tombstone, _) => {
+                    guard.replace(location, true);
+                    removed = Some(position);
+                }
+                (_, true) => guard.replace(location, false),
+                (_, false) => guard.insert(location, false),
+            }
+            space.apply(&delta);
+            self.add_dead(delta.dead_bytes);
+        });
+        drop(guard);
+        if let Some(position) = removed {
+            let touched = Touched {
+                id,
+                ..Touched::new(space, false)
+            };
+            self.remove_tombstones(&[touched], &[position]);
+        }
+        self.staging().queue.give_back(held);
+        committed?;
+        Ok(())
+    }
+
+    /// After a commit: removes the tombstones it left in the indexes, or has them kept
+    /// for the snapshots that need them.
+    pub(super) fn remove_tombstones(&self, touched: &[Touched], removed: &[u64]) {
+        let Some(last) = removed.last() else {
+            return;
+        };
+        // A snapshot that is opened from here on sees the commit.
+        let needed = !self.snapshots.all_after(*last);
+        let mut ahead = removed.iter().filter_map(|position| {
+            let frame = self.journal.frame(*position).ok()?;
+            let of_frame = |touched: &&Touched| touched.id == frame.namespace;
+            let space = &touched.iter().find(of_frame)?.space;
+            let hash = self.hash(frame.key);
+            space.index.prefetch(hash);
+            Some((space, hash, *position))
+        });
+        let mut queue: VecDeque<_> = ahead.by_ref().take(AHEAD).collect();
+        while let Some((space, hash, position)) = queue.pop_front() {
+            queue.extend(ahead.next());
+            if needed {
+                self.snapshots.keep(KeptTombstone {
+                    space: Arc::clone(space),
+                    hash,
+                    position,
+                });
+            } else {
+                self.remove_tombstone(space, hash, position);
+            }
+        }
+    }
+
+    /// Removes a tombstone's entry, unless a newer version has taken its place.
+    pub(crate) fn remove_tombstone(&self, space: &Space, hash: u64, position: u64) {
+        // An index that cannot be locked is damaged, and rebuilt when it is used.
+        if let Some(location) = Location::new(position)
+            && let Ok(mut guard) = space.index.lock(hash)
+            && guard
+                .find_location(location)
+                .is_some_and(|entry| entry.tombstone)
+        {
+            guard.remove();
+        }
+    }
+}
+
+impl Queue {
+    /// Keeps a buffer for later, if its place is empty.
+    fn give_back(&mut self, held: Held) {
+        if self.len == 0 {
+            self.first = 0;
+            match self.records.first_mut() {
+                Some(place) => *place = held,
+                None => self.records.push(held),
+            }
+        }
+    }
+}

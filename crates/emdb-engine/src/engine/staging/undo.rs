@@ -1,0 +1,121 @@
+//! Taking a transaction back, all of it or to a savepoint, while it is still hidden.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use emdb_index::Location;
+use emdb_journal::{Batch, Kind};
+
+use super::Staging;
+use crate::engine::Engine;
+use crate::engine::write::Newest;
+use crate::snapshots::KeptTombstone;
+use crate::space::{Delta, Space};
+use crate::{Error, Result};
+
+impl Staging {
+    /// Undoes everything. Dropping the batch then discards the frames and gives the
+    /// write side back.
+    pub(super) fn roll_back(&mut self, engine: &Engine) -> Option<Batch> {
+        let batch = self.batch.as_ref()?;
+        let (begin, end) = (batch.begin(), batch.cursor());
+        self.undo(engine, begin, end);
+        self.reset()
+    }
+
+    /// Puts every entry that frames from `from` on changed back to what it was before.
+    fn undo(&mut self, engine: &Engine, from: u64, end: u64) {
+        if let Some(discarded) = self.discarded.take() {
+            // SeqCst: an iterator looks after it has loaded an entry, which is taken
+            // back after this.
+            discarded.fetch_min(from, Ordering::SeqCst);
+        }
+        let begin = self.batch.as_ref().map_or(from, Batch::begin);
+        let spaces: HashMap<u32, &Arc<Space>> = self
+            .touched
+            .iter()
+            .map(|touched| (touched.id, &touched.space))
+            .collect();
+        let mut position = from;
+        while position < end {
+            let Ok(frame) = engine.journal.frame(position) else {
+                return;
+            };
+            if matches!(frame.kind, Kind::Put | Kind::Tombstone) && frame.batch {
+                // Only a version that leads out of what is undone tells what was before.
+                let before = frame.previous.map(|link| link.position);
+                if before.is_none_or(|before| before < from)
+                    && let Some(space) = spaces.get(&frame.namespace)
+                {
+                    let own = before.is_some_and(|before| before >= begin);
+                    engine.undo_key(space, frame.namespace, frame.key, before, own);
+                }
+            }
+            position += frame.len() as u64;
+        }
+    }
+}
+
+impl Engine {
+    /// Takes the transaction back to a savepoint, which stays.
+    pub(crate) fn roll_back_to(&self, number: u64, savepoint: u64) -> Result<()> {
+        let mut guard = self.open_staging(number)?;
+        let staging = &mut *guard;
+        let Some(at) = staging
+            .savepoints
+            .iter()
+            .position(|saved| saved.number == savepoint)
+        else {
+            let reason = "the savepoint is not of this transaction, or was taken back itself";
+            return Err(Error::InvalidConfig(reason.to_owned()));
+        };
+        let Some(saved) = staging.savepoints.get(at) else {
+            return Ok(());
+        };
+        let (mark, removed, deltas) = (saved.mark, saved.removed, saved.deltas.clone());
+        let batch = staging.batch.as_mut().ok_or(Error::Closed)?;
+        let end = batch.cursor();
+        // First what can fail: an error changes nothing.
+        batch.discard_from(&mark)?;
+        staging.queue.clear();
+        staging.savepoints.truncate(at + 1);
+        staging.undo(self, mark.position(), end);
+        staging.removed.truncate(removed);
+        for (at, touched) in staging.touched.iter_mut().enumerate() {
+            let before = deltas.get(at);
+            touched.gone |= touched.created && before.is_none();
+            touched.delta = before.copied().unwrap_or_else(Delta::default);
+        }
+        Ok(())
+    }
+
+    fn undo_key(&self, space: &Arc<Space>, id: u32, key: &[u8], before: Option<u64>, own: bool) {
+        let hash = self.hash(key);
+        let Ok(mut guard) = self.lock_in_batch(space, hash) else {
+            return;
+        };
+        let newest = self.newest(&mut guard, id, key);
+        let Ok(Some(Newest { .. })) = newest else {
+            return;
+        };
+        let Some(location) = before.and_then(Location::new) else {
+            guard.remove();
+            return;
+        };
+        let tombstone = self
+            .journal
+            .frame(location.get())
+            .is_ok_and(|frame| frame.kind == Kind::Tombstone);
+        guard.replace(location, tombstone);
+        drop(guard);
+        if tombstone && !own {
+            // Whoever was to remove it may have found it replaced, and forgotten it.
+            self.snapshots.keep(KeptTombstone {
+                space: Arc::clone(space),
+                hash,
+                position: location.get(),
+            });
+        }
+    }
+}
