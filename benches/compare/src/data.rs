@@ -67,6 +67,10 @@ impl Records {
         Self::new(Shape::Random, VALUE_BYTES)
     }
 
+    pub fn value_len(&self) -> usize {
+        self.value_len
+    }
+
     #[inline]
     pub fn key(&self, number: u64) -> Key {
         let mut key = [0; KEY_BYTES];
