@@ -12,7 +12,7 @@
 mod apply;
 mod undo;
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
@@ -47,8 +47,9 @@ pub(crate) struct Staging {
     savepoints: Vec<Saved>,
     next_savepoint: u64,
     next_id: u32,
-    /// The lowest position that was discarded, for iterators that see what lies above.
-    discarded: Option<Arc<AtomicU64>>,
+    /// The lowest position that was discarded since then, for iterators made at
+    /// different times.
+    discarded: Vec<Arc<AtomicU64>>,
 }
 
 /// What closing the database does about a transaction of another thread.
@@ -102,7 +103,7 @@ impl Staging {
             savepoints: Vec::new(),
             next_savepoint: 0,
             next_id: 0,
-            discarded: None,
+            discarded: Vec::new(),
         }
     }
 
@@ -112,9 +113,24 @@ impl Staging {
         self.queue.clear();
         self.removed = Vec::new();
         self.savepoints.clear();
-        self.discarded = None;
+        self.discarded.clear();
         self.failed = None;
         self.batch.take()
+    }
+
+    /// Where an iterator made now learns that what it stands on was discarded.
+    fn discarded_from_now(&mut self) -> Arc<AtomicU64> {
+        const NOTHING: u64 = u64::MAX;
+        if let Some(last) = self.discarded.last()
+            && last.load(Ordering::Relaxed) == NOTHING
+        {
+            return Arc::clone(last);
+        }
+        // What no iterator has any more is nobody's business.
+        self.discarded.retain(|one| Arc::strong_count(one) > 1);
+        let fresh = Arc::new(AtomicU64::new(NOTHING));
+        self.discarded.push(Arc::clone(&fresh));
+        fresh
     }
 
     fn touched(&self, at: usize) -> Result<&Touched> {
@@ -366,10 +382,7 @@ impl Engine {
         let mut staging = self.open_staging(number)?;
         staging.drain(self)?;
         let upto = staging.batch.as_ref().ok_or(Error::Closed)?.cursor();
-        let discarded = staging
-            .discarded
-            .get_or_insert_with(|| Arc::new(AtomicU64::new(u64::MAX)));
-        let discarded = Arc::clone(discarded);
+        let discarded = staging.discarded_from_now();
         let touched = staging.touched(at)?;
         Ok(Standpoint {
             space: Arc::clone(&touched.space),

@@ -7,6 +7,7 @@
 
 mod basics;
 mod handles;
+mod isolation;
 mod snapshots;
 mod syncs;
 mod threads;

@@ -5,6 +5,8 @@
     reason = "a helper that fails fails its test"
 )]
 
+mod transactions;
+
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -150,6 +152,21 @@ fn step(db: &Emdb, history: &mut History, random: &mut Random, writes_through: b
             _ => db.checkpoint().unwrap(),
         }
         history.flushed = history.last();
+        return;
+    }
+    if random.below(8) == 0 {
+        let mut after = state.clone();
+        let tx = db.begin().unwrap();
+        transactions::change(&tx, &mut after, random);
+        if random.below(3) == 0 {
+            drop(tx);
+            return;
+        }
+        tx.commit().unwrap();
+        history.push(after);
+        if writes_through {
+            history.flushed = history.last();
+        }
         return;
     }
     if !name.is_empty() && !state.contains_key(name) {

@@ -5,6 +5,8 @@
     reason = "a helper that fails fails its test"
 )]
 
+mod transactions;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

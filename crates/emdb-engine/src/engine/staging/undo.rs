@@ -26,7 +26,7 @@ impl Staging {
 
     /// Puts every entry that frames from `from` on changed back to what it was before.
     fn undo(&mut self, engine: &Engine, from: u64, end: u64) {
-        if let Some(discarded) = self.discarded.take() {
+        for discarded in &self.discarded {
             // SeqCst: an iterator looks after it has loaded an entry, which is taken
             // back after this.
             discarded.fetch_min(from, Ordering::SeqCst);
