@@ -47,29 +47,35 @@ pub fn points_threaded<E: Engine>(
     sum_points(db, records, numbers.get(..warm).unwrap_or_default())?;
     let passes = passes(records, numbers.len());
     let started = Instant::now();
-    let mut sum = 0_u64;
-    for _ in 0..passes {
-        sum = sum.wrapping_add(match threads {
-            1 => sum_points(db, records, numbers)?,
-            _ => shared_sum(db, records, numbers, threads)?,
-        });
-    }
+    let sum = match threads {
+        1 => passes_sum(db, records, numbers, passes)?,
+        _ => shared_sum(db, records, numbers, passes, threads)?,
+    };
     let taken = started.elapsed().as_secs_f64();
     check("checksum of values", sum, expected.wrapping_mul(passes))?;
     Ok((passes * numbers.len() as u64) as f64 / taken)
+}
+
+fn passes_sum<E: Engine>(db: &E, records: &Records, numbers: &[u32], passes: u64) -> Outcome<u64> {
+    let mut sum = 0_u64;
+    for _ in 0..passes {
+        sum = sum.wrapping_add(sum_points(db, records, numbers)?);
+    }
+    Ok(sum)
 }
 
 fn shared_sum<E: Engine>(
     db: &E,
     records: &Records,
     numbers: &[u32],
+    passes: u64,
     threads: usize,
 ) -> Outcome<u64> {
     std::thread::scope(|scope| {
         let share = numbers.len().div_ceil(threads).max(1);
         let running: Vec<_> = numbers
             .chunks(share)
-            .map(|numbers| scope.spawn(move || sum_points(db, records, numbers)))
+            .map(|numbers| scope.spawn(move || passes_sum(db, records, numbers, passes)))
             .collect();
         let mut sum = 0_u64;
         for thread in running {
