@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use emdb_journal::{FileMedium, Medium, MemoryMedium, OpenMode, Opening, Options, SyncPolicy};
 
+use crate::clock::TimeSource;
 use crate::db::Emdb;
 use crate::engine::{self, EngineOptions};
 use crate::{Error, Result};
@@ -67,7 +68,20 @@ pub struct EmdbBuilder {
     read_only: bool,
     checkpoint_bytes: Option<u64>,
     sync_every: Option<Duration>,
+    sweep_every: Option<Duration>,
+    default_ttl: Option<Duration>,
+    time_source: Option<Time>,
     sqpoll_idle_ms: Option<u32>,
+}
+
+/// A source of time that users gave.
+#[derive(Clone)]
+struct Time(TimeSource);
+
+impl std::fmt::Debug for Time {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Time")
+    }
 }
 
 impl EmdbBuilder {
@@ -174,6 +188,54 @@ impl EmdbBuilder {
         self
     }
 
+    /// How long records live that are stored without saying so; for ever by default.
+    /// Records that are there already stay as they are.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use emdb_engine::{Emdb, Ttl};
+    ///
+    /// let db = Emdb::builder().default_ttl(Duration::from_secs(60)).build()?;
+    /// db.insert("session", "ada")?;
+    /// db.insert_with_ttl("name", "ada", Ttl::None)?;
+    /// assert!(db.ttl("session")?.is_some());
+    /// assert_eq!(db.ttl("name")?, None);
+    /// # Ok::<(), emdb_engine::Error>(())
+    /// ```
+    #[cfg(feature = "ttl")]
+    #[must_use]
+    pub fn default_ttl(mut self, ttl: Duration) -> Self {
+        self.default_ttl = Some(ttl);
+        self
+    }
+
+    /// Has a thread remove expired records from every namespace at an interval; off by
+    /// default. It ends when the database is closed. Does nothing for a database that
+    /// is only read.
+    ///
+    /// # Errors
+    /// [`build`](Self::build) returns [`Error::InvalidConfig`] for an interval of zero,
+    /// and [`Error::Io`] if the thread cannot be started.
+    #[cfg(feature = "ttl")]
+    #[must_use]
+    pub fn sweep_every(mut self, interval: Duration) -> Self {
+        self.sweep_every = Some(interval);
+        self
+    }
+
+    /// What time it is for records that expire, in milliseconds since the Unix epoch;
+    /// the system's time by default. For tests. Where it goes backwards, the database
+    /// goes on with the latest time it saw.
+    #[cfg(feature = "ttl")]
+    #[must_use]
+    pub fn clock(mut self, now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        self.time_source = Some(Time(std::sync::Arc::new(now_ms)));
+        self
+    }
+
     /// Has syncs submitted through an io_uring whose queue a kernel thread polls. The
     /// thread sleeps once `idle_ms` milliseconds went by without a sync (0: the
     /// kernel's default of one second); until then it keeps a processor busy.
@@ -258,6 +320,11 @@ impl EmdbBuilder {
                     .to_owned(),
             ));
         }
+        if self.sweep_every == Some(Duration::ZERO) {
+            return Err(Error::InvalidConfig(
+                "sweep_every needs an interval above zero".to_owned(),
+            ));
+        }
         Ok(())
     }
 
@@ -278,6 +345,9 @@ impl EmdbBuilder {
                 checkpoint_bytes: self.checkpoint_bytes,
                 // Who only reads has written nothing.
                 sync_every: self.sync_every.filter(|_| !self.read_only),
+                sweep_every: self.sweep_every.filter(|_| !self.read_only),
+                default_ttl: self.default_ttl,
+                time_source: self.time_source.clone().map(|time| time.0),
                 read_only: self.read_only,
             },
         )?;

@@ -36,6 +36,12 @@ pub struct Emdb {
 }
 
 impl Emdb {
+    /// The default namespace, with a handle of its own.
+    #[cfg(feature = "ttl")]
+    pub(crate) fn root(&self) -> &Namespace {
+        &self.root
+    }
+
     pub(crate) fn new(engine: Handle) -> Self {
         let space = Arc::clone(&engine.root);
         Self {

@@ -15,6 +15,11 @@
 mod batch;
 mod catalog;
 mod checkpoint;
+#[cfg_attr(
+    not(feature = "ttl"),
+    expect(dead_code, reason = "files may hold records that expire")
+)]
+mod expire;
 mod read;
 mod recover;
 mod staging;
@@ -41,6 +46,7 @@ pub(crate) use timer::Timer;
 pub(crate) use write::Step;
 
 use crate::builder::VerifyReads;
+use crate::clock::{Clock, TimeSource};
 use crate::snapshots::{Snapshots, Ticket};
 use crate::space::Space;
 use crate::stats::EmdbStats;
@@ -61,6 +67,9 @@ pub(crate) struct Engine {
     dead_bytes: AtomicU64,
     pub(crate) checkpoints: Checkpoints,
     sync_timer: Timer,
+    sweep_timer: Timer,
+    default_ttl: Option<Duration>,
+    pub(crate) clock: Clock,
     handles: AtomicUsize,
 }
 
@@ -69,11 +78,13 @@ pub(crate) struct Engine {
 pub(crate) struct Handle(Arc<Engine>);
 
 /// What opening decided.
-#[derive(Debug, Clone, Copy)]
 pub(crate) struct EngineOptions {
     pub(crate) verify_reads: VerifyReads,
     pub(crate) checkpoint_bytes: Option<u64>,
     pub(crate) sync_every: Option<Duration>,
+    pub(crate) sweep_every: Option<Duration>,
+    pub(crate) default_ttl: Option<Duration>,
+    pub(crate) time_source: Option<TimeSource>,
     pub(crate) read_only: bool,
 }
 
@@ -150,6 +161,7 @@ impl Engine {
         let checkpoint = self.checkpoint_if_grown();
         let closed = self.journal.close();
         self.sync_timer.stop();
+        self.sweep_timer.stop();
         // A missing checkpoint costs time at the next opening; a failed sync, data.
         closed?;
         checkpoint
@@ -237,6 +249,7 @@ impl Drop for Engine {
             // The helper threads, their locks and the file belong to the parent.
             self.checkpoints.forget();
             self.sync_timer.forget();
+            self.sweep_timer.forget();
         }
     }
 }
@@ -280,6 +293,7 @@ impl Drop for Handle {
         }
         // Closing did that, unless it could not close.
         self.sync_timer.stop();
+        self.sweep_timer.stop();
     }
 }
 

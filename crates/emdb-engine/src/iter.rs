@@ -27,6 +27,8 @@ pub(crate) struct Walk {
     entries: Vec<Entry>,
     at: usize,
     extent: Extent,
+    /// When it began: what had expired then does not show.
+    at_ms: u64,
 }
 
 impl Walk {
@@ -84,7 +86,14 @@ impl Walk {
             entries: Vec::new(),
             at: 0,
             extent,
+            at_ms: engine.clock.now_ms(),
         }
+    }
+
+    /// The same walk, with expiry judged at that time.
+    pub(crate) fn judged_at(mut self, at_ms: u64) -> Self {
+        self.at_ms = at_ms;
+        self
     }
 
     /// Whether what it stands on was discarded.
@@ -138,7 +147,9 @@ impl Walk {
                 let upto = self.snapshot.position();
                 let found = self.engine.entry_at(entry, id, upto, self.extent);
                 self.check_standpoint()?;
-                if let Some((_, frame)) = found? {
+                if let Some((_, frame)) = found?
+                    && !self.engine.is_expired(&frame, Some(self.at_ms))
+                {
                     return Ok(Some(take(&frame)));
                 }
             }

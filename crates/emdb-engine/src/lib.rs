@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod builder;
+mod clock;
 mod db;
 mod engine;
 mod error;
@@ -25,6 +26,15 @@ mod snapshots;
 mod space;
 mod stats;
 mod transaction;
+#[cfg_attr(
+    not(feature = "ttl"),
+    expect(
+        dead_code,
+        unreachable_pub,
+        reason = "files may hold records that expire"
+    )
+)]
+mod ttl;
 mod value;
 
 pub use builder::{EmdbBuilder, FlushPolicy, VerifyReads};
@@ -36,6 +46,8 @@ pub use namespace::Namespace;
 pub use snapshot::{Snapshot, SnapshotNamespace};
 pub use stats::{EmdbStats, VerifyReport};
 pub use transaction::{Savepoint, Transaction, TransactionNamespace};
+#[cfg(feature = "ttl")]
+pub use ttl::Ttl;
 pub use value::ValueRef;
 
 /// What every fallible call returns.

@@ -41,6 +41,11 @@ impl Namespace {
         &self.space.name
     }
 
+    #[cfg(feature = "ttl")]
+    pub(crate) fn space(&self) -> &Arc<Space> {
+        &self.space
+    }
+
     fn check(&self) -> Result<()> {
         self.engine.check_open()?;
         if self.space.is_dropped() {

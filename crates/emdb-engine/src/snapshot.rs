@@ -53,7 +53,7 @@ impl Emdb {
         engine.check_open()?;
         let ticket = engine.snapshots.open(&engine.journal)?;
         Ok(Snapshot {
-            root: SnapshotNamespace::root(engine.clone(), ticket),
+            root: SnapshotNamespace::root(engine.clone(), ticket, engine.clock.now_ms()),
         })
     }
 }

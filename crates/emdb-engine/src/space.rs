@@ -27,6 +27,8 @@ pub(crate) struct Space {
     broken: AtomicBool,
     records: AtomicU64,
     logical_bytes: AtomicU64,
+    /// No record expires before, in Unix milliseconds; 0 if that is not known.
+    earliest_expiry_ms: AtomicU64,
     past: Mutex<Past>,
 }
 
@@ -75,6 +77,7 @@ impl Space {
             broken: AtomicBool::new(false),
             records: AtomicU64::new(0),
             logical_bytes: AtomicU64::new(0),
+            earliest_expiry_ms: AtomicU64::new(0),
             past: Mutex::new(Past {
                 born,
                 ended: Vec::new(),
@@ -146,6 +149,24 @@ impl Space {
             bytes.saturating_add_signed(delta.logical_bytes),
             Ordering::Release,
         );
+    }
+
+    pub(crate) fn earliest_expiry_ms(&self) -> u64 {
+        self.earliest_expiry_ms.load(Ordering::SeqCst)
+    }
+
+    /// To be called once a record that expires then is in the index, so that whoever
+    /// forgets this finds the record.
+    pub(crate) fn will_expire_at(&self, expiry_ms: u64) {
+        if expiry_ms < self.earliest_expiry_ms() {
+            self.earliest_expiry_ms
+                .fetch_min(expiry_ms, Ordering::SeqCst);
+        }
+    }
+
+    /// To be called before every record is looked at.
+    pub(crate) fn forget_expiries(&self) {
+        self.earliest_expiry_ms.store(u64::MAX, Ordering::SeqCst);
     }
 
     pub(crate) fn past(&self) -> MutexGuard<'_, Past> {

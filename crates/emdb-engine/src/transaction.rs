@@ -255,7 +255,7 @@ impl Transaction<'_> {
         self.open.engine.names_in(self.open.number)
     }
 
-    fn root(&self) -> TransactionNamespace<'_> {
+    pub(crate) fn root(&self) -> TransactionNamespace<'_> {
         TransactionNamespace::new(self.engine, self.open.number, 0)
     }
 

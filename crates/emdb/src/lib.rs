@@ -36,9 +36,13 @@
 //!
 //! # Features
 //!
+//! `ttl`, on by default: records that expire (`Ttl`, `Emdb::insert_with_ttl`).
+//!
 //! `iouring`, off by default, gives [`EmdbBuilder::iouring_sqpoll`] its effect on Linux.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "ttl")]
+pub use emdb_engine::Ttl;
 pub use emdb_engine::{
     Emdb, EmdbBuilder, EmdbIter, EmdbKeyIter, EmdbStats, Error, FlushPolicy, LockHolder, Namespace,
     NamespaceIter, NamespaceKeyIter, Result, Savepoint, Snapshot, SnapshotNamespace, Transaction,

@@ -63,7 +63,10 @@ impl Engine {
     ) -> Result<Option<&'a [u8]>> {
         match self.find_plain(space, hash, key, upto) {
             Some(value) => Ok(Some(value)),
-            None => self.find_in_full(space, hash, key, extent, upto),
+            None => {
+                let frame = self.find_frame(space, hash, key, extent, upto)?;
+                Ok(self.unexpired(frame, None).map(|frame| frame.value))
+            }
         }
     }
 
@@ -76,6 +79,19 @@ impl Engine {
         extent: Extent,
         upto: u64,
     ) -> Result<Option<&'a [u8]>> {
+        let frame = self.find_own_frame(space, hash, key, extent, upto)?;
+        Ok(self.unexpired(frame, None).map(|frame| frame.value))
+    }
+
+    /// As `find_own`, expired or not.
+    pub(super) fn find_own_frame<'a>(
+        &'a self,
+        space: &Space,
+        hash: u64,
+        key: &[u8],
+        extent: Extent,
+        upto: u64,
+    ) -> Result<Option<Frame<'a>>> {
         let id = space.id();
         let found = space.index.find(hash, |entry| {
             self.check(entry, id, key, extent, upto, View::Own)
@@ -89,7 +105,8 @@ impl Engine {
     }
 
     /// As `find`, in the incarnation `id` of the namespace, alive or ended: `upto` is
-    /// an open snapshot that sees it.
+    /// an open snapshot that sees it, and was taken at `at_ms`.
+    #[expect(clippy::too_many_arguments, reason = "a place, a key and a moment")]
     pub(crate) fn find_at<'a>(
         &'a self,
         space: &Arc<Space>,
@@ -98,6 +115,7 @@ impl Engine {
         key: &[u8],
         extent: Extent,
         upto: u64,
+        at_ms: u64,
     ) -> Result<Option<&'a [u8]>> {
         self.journal.check_not_forked()?;
         if space.id() == id
@@ -123,7 +141,10 @@ impl Engine {
                 space.index.find_detached(&ended.contents, hash, check)
             };
             return match found {
-                Ok(Some(version)) => Ok(version),
+                Ok(Some(version)) => {
+                    let seen = self.unexpired(version, Some(at_ms));
+                    Ok(seen.map(|frame| frame.value))
+                }
                 Ok(None) if space.is_broken() => Err(broken()),
                 Ok(None) => Ok(None),
                 Err(FindError::Check(error)) => Err(error),
@@ -154,16 +175,17 @@ impl Engine {
         (is_seen && space.id() == 0 && !space.is_dropped()).then_some(value)
     }
 
-    /// As `find`, for frames of every kind and keys that are not there.
+    /// The frame of a key's newest committed version below `upto`, if that is live,
+    /// expired or not.
     #[inline(never)]
-    fn find_in_full<'a>(
+    pub(super) fn find_frame<'a>(
         &'a self,
         space: &Arc<Space>,
         hash: u64,
         key: &[u8],
         extent: Extent,
         upto: u64,
-    ) -> Result<Option<&'a [u8]>> {
+    ) -> Result<Option<Frame<'a>>> {
         loop {
             let epoch = space.epoch();
             if space.is_dropped() {
@@ -204,7 +226,7 @@ impl Engine {
         extent: Extent,
         upto: u64,
         view: View,
-    ) -> Result<Verdict<Option<&'a [u8]>>> {
+    ) -> Result<Verdict<Option<Frame<'a>>>> {
         let verify = match self.verify_reads {
             VerifyReads::Once => !entry.verified,
             VerifyReads::Always => true,
@@ -234,7 +256,7 @@ impl Engine {
         let version = if position >= upto {
             self.version_below(&frame, upto)?
         } else if frame.kind == Kind::Put {
-            Some(frame.value)
+            Some(frame)
         } else {
             None
         };
@@ -249,7 +271,7 @@ impl Engine {
 
     /// Follows a key's versions back to the newest below `upto`; O(log n) steps.
     #[cold]
-    fn version_below<'a>(&'a self, frame: &Frame<'a>, upto: u64) -> Result<Option<&'a [u8]>> {
+    fn version_below<'a>(&'a self, frame: &Frame<'a>, upto: u64) -> Result<Option<Frame<'a>>> {
         let mut frame = *frame;
         while let Some(link) = frame.previous {
             let next = if link.jump >= upto {
@@ -261,7 +283,7 @@ impl Engine {
             // Every step is verified: the next one depends on its bytes.
             self.journal.verify(next, &frame)?;
             if next < upto {
-                return Ok(live(frame).map(|frame| frame.value));
+                return Ok(live(frame));
             }
         }
         Ok(None)

@@ -13,6 +13,7 @@ use siphasher::sip::SipHasher13;
 use super::{
     Catalog, Checkpoints, Engine, EngineOptions, Handle, Staging, Timer, find_error, index_error,
 };
+use crate::clock::Clock;
 use crate::snapshots::{KeptTombstone, Snapshots};
 use crate::space::{Delta, Space};
 use crate::{Error, Result};
@@ -63,11 +64,17 @@ pub(crate) fn open(mut opening: Opening, options: EngineOptions) -> Result<Handl
         dead_bytes: AtomicU64::new(recovery.dead_bytes),
         checkpoints: Checkpoints::new(from, options.checkpoint_bytes),
         sync_timer: Timer::default(),
+        sweep_timer: Timer::default(),
+        default_ttl: options.default_ttl,
+        clock: Clock::new(options.time_source),
         handles: AtomicUsize::new(0),
     });
     engine.start_checkpoints();
     if let Some(every) = options.sync_every {
         engine.sync_every(every)?;
+    }
+    if let Some(every) = options.sweep_every {
+        engine.sweep_every(every)?;
     }
     Ok(Handle::new(engine))
 }

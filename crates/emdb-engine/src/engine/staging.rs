@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use emdb_format::CatalogChange;
 use emdb_index::HashIndex;
-use emdb_journal::{Batch, FrameSpec, Kind, Mark};
+use emdb_journal::{Batch, Frame, FrameSpec, Kind, Mark};
 
 use super::catalog::{bump, check_name};
 use super::{Engine, Step};
@@ -66,6 +66,8 @@ struct Touched {
     space: Arc<Space>,
     id: u32,
     delta: Delta,
+    /// None of its records that the transaction stored expires before.
+    earliest_expiry_ms: u64,
     /// The transaction creates it.
     created: bool,
     /// It was created, and then discarded.
@@ -157,6 +159,7 @@ impl Touched {
             id: space.id(),
             space,
             delta: Delta::default(),
+            earliest_expiry_ms: u64::MAX,
             created,
             gone: false,
         }
@@ -198,6 +201,7 @@ impl Engine {
         if let Some(root) = staging.touched.first_mut() {
             root.id = root.space.id();
             root.delta = Delta::default();
+            root.earliest_expiry_ms = u64::MAX;
         }
         staging.batch = Some(batch);
         Ok(Some(staging.number))
@@ -242,6 +246,7 @@ impl Engine {
             if let Some(root) = staging.touched.first() {
                 touched.push(Touched {
                     delta: root.delta,
+                    earliest_expiry_ms: root.earliest_expiry_ms,
                     ..Touched::new(Arc::clone(&root.space), false)
                 });
             }
@@ -264,6 +269,7 @@ impl Engine {
     fn publish(&self, touched: &[Touched], next_id: u32) {
         for touched in touched.iter().filter(|touched| !touched.gone) {
             touched.space.apply(&touched.delta);
+            touched.space.will_expire_at(touched.earliest_expiry_ms);
             self.add_dead(touched.delta.dead_bytes);
             if touched.created {
                 self.catalog.add(Arc::clone(&touched.space));
@@ -408,11 +414,25 @@ impl Engine {
 
     /// Changes one key; `decide` sees the value that the transaction sees.
     pub(crate) fn change_in<'v, T>(
-        &self,
+        &'v self,
         number: u64,
         at: usize,
         key: &[u8],
         decide: impl FnOnce(Option<&[u8]>) -> Step<'v, T>,
+    ) -> Result<T> {
+        self.change_frame_in(number, at, key, |stored| {
+            let seen = stored.filter(|frame| !self.is_expired(frame, None));
+            decide(seen.map(|frame| frame.value))
+        })
+    }
+
+    /// As `change_in`; `decide` sees also a record that has expired.
+    pub(crate) fn change_frame_in<'v, T>(
+        &'v self,
+        number: u64,
+        at: usize,
+        key: &[u8],
+        decide: impl FnOnce(Option<&Frame<'v>>) -> Step<'v, T>,
     ) -> Result<T> {
         let mut staging = self.open_staging(number)?;
         staging.drain(self)?;

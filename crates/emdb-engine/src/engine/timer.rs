@@ -94,11 +94,18 @@ impl Timer {
 impl Engine {
     /// Has the journal synced at an interval.
     pub(super) fn sync_every(self: &Arc<Self>, every: Duration) -> Result<()> {
-        let started = self
-            .sync_timer
-            .start("emdb-sync", self, every, Self::sync_if_written);
-        started.map_err(|error| {
-            let message = format!("start the thread that syncs: {error}");
+        self.start_timer(&self.sync_timer, "emdb-sync", every, Self::sync_if_written)
+    }
+
+    pub(super) fn start_timer(
+        self: &Arc<Self>,
+        timer: &Timer,
+        name: &str,
+        every: Duration,
+        work: impl Fn(&Self) -> ControlFlow<()> + Send + 'static,
+    ) -> Result<()> {
+        timer.start(name, self, every, work).map_err(|error| {
+            let message = format!("start the thread {name}: {error}");
             io::Error::new(error.kind(), message).into()
         })
     }

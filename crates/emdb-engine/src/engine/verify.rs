@@ -81,9 +81,9 @@ impl Engine {
                         continue;
                     };
                     let hash = self.hash(frame.key);
-                    let through = self.find(&space, hash, frame.key, Extent::Head, upto)?;
+                    let through = self.find_frame(&space, hash, frame.key, Extent::Head, upto)?;
                     let same = through.is_some_and(|through| {
-                        std::ptr::eq(through.as_ptr(), frame.value.as_ptr())
+                        std::ptr::eq(through.key.as_ptr(), frame.key.as_ptr())
                     });
                     if !same || location.get() != position {
                         return Err(Error::corrupted(position, "not found through its index"));

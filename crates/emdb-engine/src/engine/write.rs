@@ -13,8 +13,10 @@ use std::sync::atomic::Ordering;
 
 /// What a write decided to do after it saw the current value.
 pub(crate) enum Step<'v, T> {
-    /// Store this value.
+    /// Store this value, to live as long as the builder's default says.
     Put(&'v [u8], T),
+    /// Store this value, to live until then, in Unix milliseconds.
+    PutUntil(&'v [u8], Option<u64>, T),
     /// Remove the key; nothing happens if it is not there.
     Remove(T),
     /// Leave everything as it is.
@@ -39,11 +41,26 @@ impl Engine {
     /// than once; only its last answer counts.
     #[inline]
     pub(crate) fn change<'v, T>(
-        &self,
+        &'v self,
         space: &Arc<Space>,
         key: &[u8],
         call: &'static str,
         mut decide: impl FnMut(Option<&[u8]>) -> Step<'v, T>,
+    ) -> Result<T> {
+        self.change_frame(space, key, call, |stored| {
+            let seen = stored.filter(|frame| !self.is_expired(frame, None));
+            decide(seen.map(|frame| frame.value))
+        })
+    }
+
+    /// As `change`; `decide` sees also a record that has expired.
+    #[inline]
+    pub(crate) fn change_frame<'v, T>(
+        &'v self,
+        space: &Arc<Space>,
+        key: &[u8],
+        call: &'static str,
+        mut decide: impl FnMut(Option<&Frame<'v>>) -> Step<'v, T>,
     ) -> Result<T> {
         self.check_open()?;
         let hash = self.hash(key);
@@ -65,14 +82,16 @@ impl Engine {
             let id = space.id();
             let newest = self.newest(&mut guard, id, key)?;
             let live = newest.as_ref().and_then(Newest::live);
-            let (kind, value, answer) = match decide(live.map(|frame| frame.value)) {
+            let (kind, value, expires_at_ms, answer) = match decide(live) {
                 Step::Keep(answer) => return Ok(answer),
                 Step::Remove(answer) if live.is_none() => return Ok(answer),
-                Step::Remove(answer) => (Kind::Tombstone, &b""[..], answer),
-                Step::Put(value, answer) => (Kind::Put, value, answer),
+                Step::Remove(answer) => (Kind::Tombstone, &b""[..], None, answer),
+                Step::Put(value, answer) => (Kind::Put, value, self.default_expiry()?, answer),
+                Step::PutUntil(value, expiry, answer) => (Kind::Put, value, expiry, answer),
             };
             let spec = FrameSpec {
                 namespace: id,
+                expires_at_ms,
                 previous: newest.as_ref().map(|newest| self.link(newest)),
                 ..FrameSpec::new(kind, key, value)
             };
@@ -102,6 +121,9 @@ impl Engine {
                 self.journal.wait_for_batch(call)?;
                 continue;
             };
+            if let Some(expiry) = expires_at_ms {
+                space.will_expire_at(expiry);
+            }
             if let Some(position) = kept {
                 self.snapshots.keep(KeptTombstone {
                     space: Arc::clone(space),

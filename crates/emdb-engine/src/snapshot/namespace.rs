@@ -17,6 +17,8 @@ use crate::value::ValueRef;
 pub struct SnapshotNamespace {
     engine: Handle,
     ticket: Ticket,
+    /// When it was taken: what had expired then does not show.
+    at_ms: u64,
     /// `None` for the default namespace, which the engine has.
     space: Option<Arc<Space>>,
     /// The incarnation's id, once it was asked for.
@@ -26,10 +28,11 @@ pub struct SnapshotNamespace {
 
 impl SnapshotNamespace {
     #[inline]
-    pub(super) fn root(engine: Handle, ticket: Ticket) -> Self {
+    pub(super) fn root(engine: Handle, ticket: Ticket, at_ms: u64) -> Self {
         Self {
             engine,
             ticket,
+            at_ms,
             space: None,
             id: OnceLock::new(),
             len: OnceLock::new(),
@@ -47,6 +50,7 @@ impl SnapshotNamespace {
         Ok(found.map(|(space, id)| Self {
             engine: self.engine.clone(),
             ticket: self.engine.snapshots.open_at(position),
+            at_ms: self.at_ms,
             space: Some(space),
             id: OnceLock::from(Some(id)),
             len: OnceLock::new(),
@@ -74,14 +78,15 @@ impl SnapshotNamespace {
 
     fn walk(&self, extent: Extent) -> Result<Walk> {
         let position = self.ticket.position();
-        Walk::at(&self.engine, self.space(), self.id(), position, extent)
+        let walk = Walk::at(&self.engine, self.space(), self.id(), position, extent)?;
+        Ok(walk.judged_at(self.at_ms))
     }
 
     fn find(&self, hash: u64, key: &[u8], extent: Extent) -> Result<Option<&[u8]>> {
         let Some(id) = self.id() else { return Ok(None) };
         let upto = self.ticket.position();
         self.engine
-            .find_at(self.space(), id, hash, key, extent, upto)
+            .find_at(self.space(), id, hash, key, extent, upto, self.at_ms)
     }
 
     /// The namespace's name; empty for the default namespace.

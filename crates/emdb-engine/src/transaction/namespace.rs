@@ -32,12 +32,18 @@ impl<'t> TransactionNamespace<'t> {
         }
     }
 
+    /// The engine, the transaction's number, and the namespace's place in it.
+    #[cfg(feature = "ttl")]
+    pub(crate) fn parts(&self) -> (&'t Handle, u64, usize) {
+        (self.engine, self.number, self.at)
+    }
+
     fn walk(&self, extent: Extent) -> Result<Walk> {
         Walk::in_transaction(self.engine, self.number, self.at, extent)
     }
 
     fn change<'v, T>(
-        &self,
+        &'v self,
         key: impl AsRef<[u8]>,
         decide: impl FnOnce(Option<&[u8]>) -> Step<'v, T>,
     ) -> Result<T> {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, MutexGuard};
 
 use emdb_index::Location;
-use emdb_journal::{FrameSpec, Kind};
+use emdb_journal::{Frame, FrameSpec, Kind};
 
 use super::{Staging, Touched};
 use crate::engine::read::Extent;
@@ -32,6 +32,7 @@ struct Held {
     at: usize,
     hash: u64,
     removes: bool,
+    expires_at_ms: Option<u64>,
     key_len: usize,
     bytes: Vec<u8>,
 }
@@ -104,7 +105,7 @@ impl Staging {
             if held.removes {
                 Step::Remove(())
             } else {
-                Step::Put(value, ())
+                Step::PutUntil(value, held.expires_at_ms, ())
             }
         });
         if let Some(oldest) = self.queue.oldest() {
@@ -118,11 +119,11 @@ impl Staging {
     /// Appends a frame and points the index at it.
     pub(super) fn change<'v, T>(
         &mut self,
-        engine: &Engine,
+        engine: &'v Engine,
         at: usize,
         hash: u64,
         key: &[u8],
-        decide: impl FnOnce(Option<&[u8]>) -> Step<'v, T>,
+        decide: impl FnOnce(Option<&Frame<'v>>) -> Step<'v, T>,
     ) -> Result<T> {
         let touched = self.touched.get_mut(at).filter(|touched| !touched.gone);
         let touched = touched.ok_or(Error::NamespaceDropped)?;
@@ -130,14 +131,16 @@ impl Staging {
         let mut guard = engine.lock_in_batch(&touched.space, hash)?;
         let newest = engine.newest(&mut guard, touched.id, key)?;
         let live = newest.as_ref().and_then(Newest::live);
-        let (kind, value, answer) = match decide(live.map(|frame| frame.value)) {
+        let (kind, value, expires_at_ms, answer) = match decide(live) {
             Step::Keep(answer) => return Ok(answer),
             Step::Remove(answer) if live.is_none() => return Ok(answer),
-            Step::Remove(answer) => (Kind::Tombstone, &b""[..], answer),
-            Step::Put(value, answer) => (Kind::Put, value, answer),
+            Step::Remove(answer) => (Kind::Tombstone, &b""[..], None, answer),
+            Step::Put(value, answer) => (Kind::Put, value, engine.default_expiry()?, answer),
+            Step::PutUntil(value, expiry, answer) => (Kind::Put, value, expiry, answer),
         };
         let spec = FrameSpec {
             namespace: touched.id,
+            expires_at_ms,
             previous: newest.as_ref().map(|newest| engine.link(newest)),
             ..FrameSpec::new(kind, key, value)
         };
@@ -153,6 +156,9 @@ impl Staging {
             None => guard.insert(location, false),
         }
         touched.delta.add(delta(&spec, live));
+        if let Some(expiry) = expires_at_ms {
+            touched.earliest_expiry_ms = touched.earliest_expiry_ms.min(expiry);
+        }
         drop(guard);
         if kind == Kind::Tombstone {
             self.removed.push(position);
@@ -173,6 +179,18 @@ impl Staging {
 impl Engine {
     /// Stores a record in the transaction.
     pub(crate) fn put_in(&self, number: u64, at: usize, key: &[u8], value: &[u8]) -> Result<()> {
+        self.put_until_in(number, at, key, value, self.default_expiry()?)
+    }
+
+    /// As `put_in`, to expire then.
+    pub(crate) fn put_until_in(
+        &self,
+        number: u64,
+        at: usize,
+        key: &[u8],
+        value: &[u8],
+        expires_at_ms: Option<u64>,
+    ) -> Result<()> {
         // A record that is too long is refused here, before it is held back.
         FrameSpec::new(Kind::Put, key, value).encoded_len()?;
         let hash = self.hash(key);
@@ -180,10 +198,12 @@ impl Engine {
         let touched = staging.touched(at)?;
         if key.len() + value.len() > HELD_BYTES {
             staging.drain(self)?;
-            return staging.change(self, at, hash, key, |_| Step::Put(value, ()));
+            return staging.change(self, at, hash, key, |_| {
+                Step::PutUntil(value, expires_at_ms, ())
+            });
         }
         touched.space.index.prefetch(hash);
-        self.hold(&mut staging, at, hash, key, Some(value))
+        self.hold(&mut staging, at, hash, key, Some((value, expires_at_ms)))
     }
 
     fn hold(
@@ -192,7 +212,7 @@ impl Engine {
         at: usize,
         hash: u64,
         key: &[u8],
-        value: Option<&[u8]>,
+        value: Option<(&[u8], Option<u64>)>,
     ) -> Result<()> {
         if staging.queue.len == AHEAD {
             staging.apply_oldest(self)?;
@@ -204,7 +224,9 @@ impl Engine {
             held.key_len = key.len();
             held.bytes.clear();
             held.bytes.extend_from_slice(key);
-            held.bytes.extend_from_slice(value.unwrap_or_default());
+            let (value, expires_at_ms) = value.unwrap_or_default();
+            held.expires_at_ms = expires_at_ms;
+            held.bytes.extend_from_slice(value);
         }
         Ok(())
     }
@@ -244,6 +266,22 @@ impl Engine {
         self.find_own(space, hash, key, extent, u64::MAX)
     }
 
+    /// When a record that the transaction sees expires or has expired.
+    #[cfg(feature = "ttl")]
+    pub(crate) fn expiry_in(&self, number: u64, at: usize, key: &[u8]) -> Result<Option<u64>> {
+        let hash = self.hash(key);
+        let mut staging = self.open_staging(number)?;
+        staging.drain(self)?;
+        let space = &staging.touched(at)?.space;
+        let frame = self.find_own_frame(space, hash, key, Extent::Head, u64::MAX)?;
+        Ok(frame.and_then(|frame| frame.expires_at_ms))
+    }
+
+    #[cfg(feature = "ttl")]
+    pub(crate) fn persist_in(&self, number: u64, at: usize, key: &[u8]) -> Result<bool> {
+        self.change_frame_in(number, at, key, |stored| self.persisted(stored))
+    }
+
     /// The values that the transaction sees, of many keys.
     pub(crate) fn get_many_in<K: AsRef<[u8]>>(
         &self,
@@ -279,6 +317,7 @@ impl Engine {
     ) -> Result<()> {
         let mut staging = self.open_staging(number)?;
         staging.drain(self)?;
+        let expires_at_ms = self.default_expiry()?;
         let mut hashes = VecDeque::with_capacity(AHEAD);
         let mut ahead = records.iter();
         for (key, value) in records {
@@ -293,7 +332,9 @@ impl Engine {
                 break;
             };
             let value = value.as_ref();
-            staging.change(self, at, hash, key.as_ref(), |_| Step::Put(value, ()))?;
+            staging.change(self, at, hash, key.as_ref(), |_| {
+                Step::PutUntil(value, expires_at_ms, ())
+            })?;
         }
         Ok(())
     }
@@ -319,8 +360,10 @@ impl Engine {
             (true, Some(_)) => Kind::Tombstone,
             (true, None) => return Ok(()),
         };
+        let expires_at_ms = held.expires_at_ms.filter(|_| kind == Kind::Put);
         let spec = FrameSpec {
             namespace: id,
+            expires_at_ms,
             previous: newest.as_ref().map(|newest| self.link(newest)),
             ..FrameSpec::new(kind, key, value)
         };
@@ -345,12 +388,16 @@ impl Engine {
             self.add_dead(delta.dead_bytes);
         });
         drop(guard);
+        let expiring = Arc::clone(&space);
         if let Some(position) = removed {
             let touched = Touched {
                 id,
                 ..Touched::new(space, false)
             };
             self.remove_tombstones(&[touched], &[position]);
+        }
+        if let Some(expiry) = expires_at_ms {
+            expiring.will_expire_at(expiry);
         }
         self.staging().queue.give_back(held);
         committed?;

@@ -54,6 +54,10 @@ impl Staging {
             }
             position += frame.len() as u64;
         }
+        // A sweep may have passed over what came back.
+        for touched in &self.touched {
+            touched.space.will_expire_at(0);
+        }
     }
 }
 
