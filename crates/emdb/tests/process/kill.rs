@@ -1,5 +1,6 @@
 //! kill -9 and fork.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -26,6 +27,21 @@ fn what_a_killed_process_acknowledged_is_there() {
                 // The batch counts as one record more or none.
                 let batch = [(format!("a{number}"), "x"), (format!("b{number}"), "y")];
                 db.namespace("batches").unwrap().insert_many(batch).unwrap();
+            }
+            if number % 8 == 7 {
+                db.transaction(|tx| {
+                    let (here, there) = (tx.namespace("here")?, tx.namespace("there")?);
+                    let savepoint = tx.savepoint()?;
+                    here.insert("never", "x")?;
+                    tx.rollback_to(savepoint)?;
+                    here.insert(number.to_string(), "x")?;
+                    if number > 64 {
+                        there.remove((number - 64).to_string())?;
+                        here.remove((number - 64).to_string())?;
+                    }
+                    there.insert(number.to_string(), "x")
+                })
+                .unwrap();
             }
             db.insert(number.to_string(), value).unwrap();
             if number % 1000 == 999 {
@@ -74,6 +90,13 @@ fn what_a_killed_process_acknowledged_is_there() {
             assert_eq!(batches.get(format!("a{number}")).unwrap().unwrap(), b"x");
             assert_eq!(batches.get(format!("b{number}")).unwrap().unwrap(), b"y");
         }
+        let keys = |name| {
+            let space = db.namespace(name).unwrap();
+            space.keys().unwrap().collect::<BTreeSet<_>>()
+        };
+        assert_eq!(keys("here"), keys("there"));
+        assert!(keys("here").len() >= 8 || acknowledged < 64);
+        assert!(!keys("here").contains(&b"never"[..]));
         db.verify().unwrap();
         acknowledged = db.len().unwrap();
     }
@@ -129,6 +152,8 @@ fn a_forked_child_can_neither_use_nor_harm_its_parents_database() {
         refused(child_db.drop_namespace("a"));
         refused(child_db.list_namespaces());
         refused(child_db.iter().map(drop));
+        refused(child_db.begin().map(drop));
+        refused(child_db.snapshot().map(drop));
         refused(child_space.insert("child", "x"));
         refused(child_db.clone_handle().close());
         drop((child_db, child_space));
@@ -189,6 +214,45 @@ fn a_forked_child_can_not_use_a_database_in_memory() {
     let _alone = alone();
     let name = "kill::a_forked_child_can_not_use_a_database_in_memory";
     run_child(name, &directory().1);
+}
+
+#[test]
+fn a_forked_child_can_neither_use_nor_end_its_parents_transaction() {
+    let _alone = alone();
+    let (_directory, path) = directory();
+    let db = Emdb::open(&path).unwrap();
+    db.insert("key", "value").unwrap();
+    let snapshot = db.snapshot().unwrap();
+    let tx = db.begin().unwrap();
+    tx.insert("staged", "x").unwrap();
+    tx.insert("key", "other").unwrap();
+    assert_eq!(tx.len().unwrap(), 2);
+    let mut held = Some((tx, snapshot));
+    let code = fork(|| {
+        let (tx, snapshot) = held.take().unwrap();
+        let refused = |error: Error| assert!(matches!(error, Error::InvalidConfig(_)));
+        refused(tx.insert("child", "x").unwrap_err());
+        refused(tx.get("key").unwrap_err());
+        refused(tx.remove("key").unwrap_err());
+        refused(tx.savepoint().unwrap_err());
+        refused(tx.namespace("a").unwrap_err());
+        refused(tx.iter().map(drop).unwrap_err());
+        refused(snapshot.get("key").unwrap_err());
+        refused(snapshot.len().unwrap_err());
+        refused(snapshot.namespace("a").unwrap_err());
+        refused(tx.commit().unwrap_err());
+        drop(snapshot);
+    });
+    assert_eq!(code, 0);
+    let (tx, snapshot) = held.take().unwrap();
+    tx.insert("later", "x").unwrap();
+    tx.commit().unwrap();
+    assert_eq!(snapshot.get("key").unwrap().unwrap(), b"value");
+    drop(snapshot);
+    assert_eq!(db.len().unwrap(), 3);
+    db.verify().unwrap();
+    db.clone_handle().close().unwrap();
+    assert_eq!(Emdb::open(&path).unwrap().len().unwrap(), 3);
 }
 
 #[test]
