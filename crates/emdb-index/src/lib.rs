@@ -14,6 +14,9 @@
 //! - [`HashIndex::write_image`] writes the table as it lies in memory;
 //!   [`HashIndex::from_image`] uses such an image in place.
 //!
+//! [`OrderedIndex`] is for ranges of keys: from keys, in the order of their
+//! bytes, to the same locations. It stores no keys either.
+//!
 //! Hashes must be uniform in all 64 bits, as a keyed hash such as SipHash is:
 //! the index does not mix them again, and reports [`Error::Full`] when many
 //! are equal.

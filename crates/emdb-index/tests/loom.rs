@@ -6,6 +6,9 @@
 #![cfg(loom)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "loom/ordered.rs"]
+mod ordered;
+
 use std::{convert::Infallible, sync::atomic::AtomicUsize};
 
 use emdb_index::{Entry, HashIndex, Location, Verdict};

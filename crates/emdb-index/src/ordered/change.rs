@@ -21,6 +21,11 @@ const FEW: usize = SLOTS_MIN / 4;
 /// To how much leaves are filled between which more keys may come.
 const FILLED: usize = SLOTS_MAX - SLOTS_MAX / 4;
 
+/// Where keys are not worth reading: ties may stay, and prefixes get no longer.
+fn unread(_: Location) -> Result<&'static [u8], ()> {
+    Err(())
+}
+
 /// Room for half as many slots again.
 fn roomy(count: usize) -> usize {
     count.saturating_add(count / 2).next_multiple_of(8)
@@ -120,38 +125,57 @@ impl OrderedIndex {
         let leaf = node.leaf();
         let (count, capacity) = (leaf.len(), leaf.capacity());
         let is_small = capacity <= SLOTS_MIN;
-        if count >= capacity / 2 || is_small && (count > FEW || leaf.high().is_none()) {
+        if count >= capacity * 5 / 8 || is_small && count > FEW {
             return;
         }
-        // Ties may stay: keys are not worth reading here, and prefixes get no longer.
-        let resolve = &mut |_| Err::<&[u8], _>(());
-        let low = node.low().clone();
-        if let Some(high) = leaf.high() {
-            let right = self.directory.find(high.as_slice(), pin);
-            // Only an attempt: writers elsewhere take a lock on the left last.
-            if let Some(mut right_writer) = right.leaf().try_lock()
-                && right_writer.state == State::Open
-                && right.low().as_slice() == high.as_slice()
-            {
-                let total = count.saturating_add(right.leaf().len());
-                if total <= MERGED_MAX || count <= FEW && total <= SLOTS_MAX {
-                    let mut draft = Draft::of(leaf);
-                    draft.append(Draft::of(right.leaf()));
-                    let high = right.leaf().high().cloned();
-                    let merged = draft.leaf(high, close(total), resolve);
-                    self.exchange(&[node, &right], vec![(low, merged)], pin);
-                    writer.state = State::Retired;
-                    right_writer.state = State::Retired;
-                    return;
-                }
-            }
-        }
-        if !is_small {
-            let high = leaf.high().cloned();
-            let smaller = Draft::of(leaf).leaf(high, close(count), resolve);
+        if self.merge(node, pin) {
+            writer.state = State::Retired;
+        } else if !is_small {
+            let (low, high) = (node.low().clone(), leaf.high().cloned());
+            let smaller = Draft::of(leaf).leaf(high, close(count), &mut unread);
             self.exchange(&[node], vec![(low, smaller)], pin);
             writer.state = State::Retired;
         }
+    }
+
+    /// Puts one leaf in the place of this one and a neighbour, if one has room.
+    fn merge(&self, node: &Node<'_>, pin: &Pin) -> bool {
+        let high = node.leaf().high().map(Bytes::as_slice);
+        let right = high.map(|high| self.directory.find(high, pin));
+        if let Some(right) = right
+            && right.low().as_slice() == high.unwrap_or_default()
+            && self.merge_pair([node, &right], &right, pin)
+        {
+            return true;
+        }
+        let low = node.low().as_slice();
+        let left = self.directory.find_below(Some(low), pin);
+        left.is_some_and(|left| {
+            left.leaf().high().map(Bytes::as_slice) == Some(low)
+                && self.merge_pair([&left, node], &left, pin)
+        })
+    }
+
+    /// Merges two neighbours. The caller holds the lock of one, this takes the `other`'s.
+    fn merge_pair(&self, pair: [&Node<'_>; 2], other: &Node<'_>, pin: &Pin) -> bool {
+        let [left, right] = pair.map(Node::leaf);
+        // Only an attempt: the other's writer may be trying the same.
+        let Some(mut other_writer) = other.leaf().try_lock() else {
+            return false;
+        };
+        let total = left.len().saturating_add(right.len());
+        let is_worth_it =
+            total <= MERGED_MAX || left.len().min(right.len()) <= FEW && total <= SLOTS_MAX;
+        if other_writer.state != State::Open || !is_worth_it {
+            return false;
+        }
+        let mut draft = Draft::of(left);
+        draft.append(Draft::of(right));
+        let (low, high) = (pair[0].low().clone(), right.high().cloned());
+        let merged = draft.leaf(high, close(total), &mut unread);
+        self.exchange(&pair, vec![(low, merged)], pin);
+        other_writer.state = State::Retired;
+        true
     }
 
     fn exchange(&self, old: &[&Node<'_>], new: Vec<(Bytes, Leaf)>, pin: &Pin) {
