@@ -78,7 +78,7 @@ fn check(name: &str, key: impl Fn(u64) -> Vec<u8>) {
     measure("half of it removed");
     let mut batch: Vec<_> = odd().map(|number| (key(number), at(number))).collect();
     batch.sort();
-    let Ok(new) = index.insert_sorted_batch(&mut batch.drain(..), resolve);
+    let Ok(new) = index.insert_sorted_batch(batch.drain(..), resolve);
     drop(batch);
     assert_eq!(new, COUNT / 2);
     measure("filled again by a batch");
