@@ -116,7 +116,8 @@ impl Snapshots {
         };
         match position() {
             Ok(position) => {
-                slot.store(position, Ordering::SeqCst);
+                // Release: who still sees the slot without a position takes it for older.
+                slot.store(position, Ordering::Release);
                 Ok(Ticket {
                     position,
                     slot: Some(at),

@@ -23,6 +23,17 @@ const CLOSE_BYTES: u64 = 256;
 /// How often a batch looks whether space is running out.
 const GROW_BYTES: u64 = 1 << 18;
 
+/// The calling thread, without touching the reference count of its handle.
+#[inline]
+pub fn this_thread() -> ThreadId {
+    thread_local! {
+        static THIS: ThreadId = std::thread::current().id();
+    }
+    // A thread that is ending has to ask.
+    THIS.try_with(|id| *id)
+        .unwrap_or_else(|_| std::thread::current().id())
+}
+
 /// Who holds the write side, or the sidecar.
 #[derive(Default)]
 pub(crate) struct Gate {
@@ -51,21 +62,19 @@ impl Gate {
         let Some(mut state) = self.wait_free(call, deadline)? else {
             return Ok(false);
         };
-        state.owner = Some(std::thread::current().id());
+        state.owner = Some(this_thread());
         Ok(true)
     }
 
     /// Makes this thread the one that holds it; only for who has been handed it.
     fn adopt(&self) {
-        self.state().owner = Some(std::thread::current().id());
+        self.state().owner = Some(this_thread());
     }
 
     /// Refuses a call on the thread that holds it.
     pub(crate) fn refuse_holder(&self, call: &'static str) -> Result<(), Error> {
         match self.state().owner {
-            Some(holder) if holder == std::thread::current().id() => {
-                Err(Error::WriteInProgress(call))
-            }
+            Some(holder) if holder == this_thread() => Err(Error::WriteInProgress(call)),
             _ => Ok(()),
         }
     }
@@ -82,7 +91,7 @@ impl Gate {
     ) -> Result<Option<MutexGuard<'_, GateState>>, Error> {
         let mut state = self.state();
         while let Some(holder) = state.owner {
-            if holder == std::thread::current().id() {
+            if holder == this_thread() {
                 return Err(Error::WriteInProgress(call));
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -376,6 +385,24 @@ impl Batch {
     /// As [`append`](Self::append); the batch then does not count. A batch that
     /// already has frames is discarded, with [`Error::WriteInProgress`].
     pub fn commit_single(
+        self,
+        spec: &FrameSpec<'_>,
+        visible: impl FnOnce(u64),
+    ) -> Result<Lsn, Error> {
+        let core = Arc::clone(&self.core);
+        let lsn = self.commit_single_unsynced(spec, visible)?;
+        if core.options.sync_policy == SyncPolicy::EachAppend {
+            core.sync_to(lsn.get() - core.base_lsn + 1)?;
+        }
+        Ok(lsn)
+    }
+
+    /// As [`commit_single`](Self::commit_single), but never syncs: let go of your locks,
+    /// then call [`Journal::sync_appended`](crate::Journal::sync_appended).
+    ///
+    /// # Errors
+    /// As [`commit_single`](Self::commit_single).
+    pub fn commit_single_unsynced(
         mut self,
         spec: &FrameSpec<'_>,
         visible: impl FnOnce(u64),
@@ -390,13 +417,8 @@ impl Batch {
         let (position, _) = self.append_frame(&spec, 0)?;
         self.closed = true;
         visible(position);
-        let end = self.cursor;
         self.finish();
-        let core = &*self.core;
-        if core.options.sync_policy == SyncPolicy::EachAppend {
-            core.sync_to(end)?;
-        }
-        Ok(Lsn::new(core.base_lsn + position))
+        Ok(Lsn::new(self.core.base_lsn + position))
     }
 
     /// Gives the write side back; everything up to the cursor is published.

@@ -44,7 +44,7 @@ mod recovery;
 mod sys;
 
 pub use append::Busy;
-pub use batch::{Batch, Mark};
+pub use batch::{Batch, Mark, this_thread};
 pub use emdb_format::{Frame, FrameSpec, Header, Kind, Previous, Stamp};
 pub use error::Error;
 pub use extent::{Map, PinnedBytes};

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use emdb_format::CatalogChange;
 use emdb_index::HashIndex;
-use emdb_journal::{Batch, Frame, FrameSpec, Kind, Mark};
+use emdb_journal::{Batch, Frame, FrameSpec, Kind, Mark, this_thread};
 
 use super::catalog::{bump, check_name};
 use super::{Engine, Step};
@@ -195,7 +195,7 @@ impl Engine {
             return Err(Error::Closed);
         }
         staging.number += 1;
-        staging.owner = Some(std::thread::current().id());
+        staging.owner = Some(this_thread());
         staging.patience = patience;
         staging.next_id = self.catalog.next_id();
         if let Some(root) = staging.touched.first_mut() {
@@ -211,7 +211,7 @@ impl Engine {
     fn open_staging(&self, number: u64) -> Result<MutexGuard<'_, Staging>> {
         self.check_open()?;
         let mut staging = self.staging();
-        let here = std::thread::current().id();
+        let here = this_thread();
         match &staging.batch {
             Some(batch) if staging.number == number => {
                 if staging.owner != Some(here) {
@@ -295,7 +295,7 @@ impl Engine {
     /// Ends the transaction of another thread for good, and lets none begin.
     pub(crate) fn roll_back_others(&self, call: &'static str) -> Result<()> {
         let mut staging = self.staging();
-        let is_own = staging.owner == Some(std::thread::current().id());
+        let is_own = staging.owner == Some(this_thread());
         if staging.batch.is_some() && is_own {
             return Err(Error::WriteInProgress(call));
         }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, MutexGuard};
 
 use emdb_index::Location;
-use emdb_journal::{Frame, FrameSpec, Kind};
+use emdb_journal::{Batch, Frame, FrameSpec, Kind, Lsn};
 
 use super::{Staging, Touched};
 use crate::engine::read::Extent;
@@ -80,8 +80,13 @@ impl Queue {
 impl Staging {
     /// Whether all there is to commit is one record that is held back.
     pub(super) fn is_single(&self) -> bool {
-        let untouched = |batch: &emdb_journal::Batch| batch.cursor() == batch.begin();
-        self.queue.len == 1 && self.batch.as_ref().is_some_and(untouched)
+        self.queue.len == 1 && self.is_untouched()
+    }
+
+    /// Whether nothing has been appended yet.
+    fn is_untouched(&self) -> bool {
+        let untouched = |batch: &Batch| batch.cursor() == batch.begin();
+        self.batch.as_ref().is_some_and(untouched)
     }
 
     /// Applies the records that are held back, so that everything can be seen.
@@ -203,6 +208,7 @@ impl Engine {
             });
         }
         touched.space.index.prefetch(hash);
+        self.journal.prefetch_end();
         self.hold(&mut staging, at, hash, key, Some((value, expires_at_ms)))
     }
 
@@ -242,6 +248,13 @@ impl Engine {
         let hash = self.hash(key);
         let mut staging = self.open_staging(number)?;
         staging.drain(self)?;
+        if !staging.is_untouched() {
+            return staging.change(self, at, hash, key, |stored| {
+                let seen = stored.filter(|frame| !self.is_expired(frame, None));
+                Step::Remove(seen.map(|frame| take(frame.value)))
+            });
+        }
+        // It may stay the only one.
         let space = &staging.touched(at)?.space;
         let Some(old) = self.find_own(space, hash, key, Extent::Whole, u64::MAX)? else {
             return Ok(None);
@@ -340,25 +353,35 @@ impl Engine {
     }
 
     /// Commits a transaction whose only record is still held back.
-    pub(super) fn commit_single(&self, mut staging: MutexGuard<'_, Staging>) -> Result<()> {
-        let held = staging.queue.oldest().map(std::mem::take);
-        let held = held.unwrap_or_default();
-        let touched = staging.touched(held.at)?;
-        let (space, id) = (Arc::clone(&touched.space), touched.id);
-        let batch = staging.reset();
-        // Whoever begins next waits for the write side, not for the sync.
-        drop(staging);
-        let Some(batch) = batch else {
-            return Err(Error::Closed);
+    pub(super) fn commit_single(&self, mut guard: MutexGuard<'_, Staging>) -> Result<()> {
+        let staging = &mut *guard;
+        let committed = match (staging.batch.take(), staging.queue.oldest()) {
+            (Some(batch), Some(held)) => match staging.touched.get(held.at) {
+                Some(touched) => self.commit_held(batch, touched, held),
+                None => Err(Error::NamespaceDropped),
+            },
+            // It is called with both.
+            _ => Err(Error::Closed),
         };
+        staging.reset();
+        // Whoever begins next need not wait for the sync.
+        drop(guard);
+        match committed? {
+            Some(lsn) => Ok(self.journal.sync_appended(lsn)?),
+            None => Ok(()),
+        }
+    }
+
+    fn commit_held(&self, batch: Batch, touched: &Touched, held: &Held) -> Result<Option<Lsn>> {
+        let (space, id) = (&touched.space, touched.id);
         let (key, value) = held.key_and_value();
-        let mut guard = self.lock_in_batch(&space, held.hash)?;
+        let mut guard = self.lock_in_batch(space, held.hash)?;
         let newest = self.newest(&mut guard, id, key)?;
         let live = newest.as_ref().and_then(Newest::live);
         let kind = match (held.removes, live) {
             (false, _) => Kind::Put,
             (true, Some(_)) => Kind::Tombstone,
-            (true, None) => return Ok(()),
+            (true, None) => return Ok(None),
         };
         let expires_at_ms = held.expires_at_ms.filter(|_| kind == Kind::Put);
         let spec = FrameSpec {
@@ -372,7 +395,7 @@ impl Engine {
             self.make_room(&mut guard)?;
         }
         let mut removed = None;
-        let committed = batch.commit_single(&spec, |position| {
+        let lsn = batch.commit_single_unsynced(&spec, |position| {
             let Some(location) = Location::new(position) else {
                 return;
             };
@@ -386,22 +409,15 @@ impl Engine {
             }
             space.apply(&delta);
             self.add_dead(delta.dead_bytes);
-        });
+        })?;
         drop(guard);
-        let expiring = Arc::clone(&space);
         if let Some(position) = removed {
-            let touched = Touched {
-                id,
-                ..Touched::new(space, false)
-            };
-            self.remove_tombstones(&[touched], &[position]);
+            self.remove_tombstones(std::slice::from_ref(touched), &[position]);
         }
         if let Some(expiry) = expires_at_ms {
-            expiring.will_expire_at(expiry);
+            space.will_expire_at(expiry);
         }
-        self.staging().queue.give_back(held);
-        committed?;
-        Ok(())
+        Ok(Some(lsn))
     }
 
     /// After a commit: removes the tombstones it left in the indexes, or has them kept
@@ -445,19 +461,6 @@ impl Engine {
                 .is_some_and(|entry| entry.tombstone)
         {
             guard.remove();
-        }
-    }
-}
-
-impl Queue {
-    /// Keeps a buffer for later, if its place is empty.
-    fn give_back(&mut self, held: Held) {
-        if self.len == 0 {
-            self.first = 0;
-            match self.records.first_mut() {
-                Some(place) => *place = held,
-                None => self.records.push(held),
-            }
         }
     }
 }
