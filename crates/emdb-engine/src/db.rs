@@ -107,9 +107,9 @@ impl Emdb {
     }
 
     /// Ends the database for every handle: takes a checkpoint if there is much to
-    /// replay, syncs, trims the file and unlocks it. Waits for running writes. Later
-    /// calls through other handles return [`Error::Closed`](crate::Error::Closed); iterators and
-    /// [`ValueRef`]s read on.
+    /// replay, syncs, trims the file and unlocks it. Waits for running calls, and rolls
+    /// back the transaction of another thread. Later calls through other handles return
+    /// [`Error::Closed`](crate::Error::Closed); snapshots, iterators and [`ValueRef`]s read on.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) if the sync fails; the database is closed all the same, and the

@@ -45,7 +45,7 @@ pub enum Error {
     /// The key or passphrase is not this database's.
     #[error("wrong encryption key")]
     EncryptionKeyMismatch,
-    /// The transaction was rolled back.
+    /// What was done in the transaction was taken back, or can only be rolled back.
     #[error("transaction aborted: {0}")]
     TransactionAborted(&'static str),
     /// The path of a nested group is empty or malformed.
@@ -74,7 +74,9 @@ pub enum Error {
     #[error("the database is closed")]
     Closed,
     /// This thread already holds the write side; finish that, or write through it.
-    #[error("{0} called while this thread is writing a batch; finish that first")]
+    #[error(
+        "{0} called while this thread has a transaction or a batch open; write through that, or end it first"
+    )]
     WriteInProgress(&'static str),
     /// The namespace was dropped after this handle was made.
     #[error("the namespace was dropped")]

@@ -20,6 +20,8 @@
 //! | [`insert`](Emdb::insert), [`remove`](Emdb::remove) return | yes | after the next flush |
 //! | [`flush`](Emdb::flush) returns | yes | yes |
 //! | any write with [`FlushPolicy::WriteThrough`] | yes | yes |
+//! | [`Transaction::commit`] returns | yes, all of it | after the next flush |
+//! | a transaction that was not committed | nothing of it | nothing of it |
 //!
 //! After a crash the database holds a prefix of what was acknowledged, cut between
 //! operations, that contains everything flushed.
@@ -29,6 +31,27 @@
 //! [`get`](Emdb::get) copies, [`get_zerocopy`](Emdb::get_zerocopy) borrows the map for
 //! as long as you hold the value, [`get_with`](Emdb::get_with) shows it in place, and
 //! [`get_many`](Emdb::get_many) fetches many keys together. None of them takes a lock.
+//!
+//! # All or nothing
+//!
+//! A [`transaction`](Emdb::transaction) happens as a whole, for readers and for crashes. It
+//! sees what it did itself; others see nothing before it is committed, and all of it
+//! afterwards. A [`snapshot`](Emdb::snapshot) is the database at one moment.
+//!
+//! ```
+//! use emdb::{Emdb, Error};
+//!
+//! let db = Emdb::open_in_memory();
+//! db.insert("apples", "3")?;
+//! let before = db.snapshot()?;
+//! db.transaction(|tx| {
+//!     let apples = tx.remove("apples")?.ok_or(Error::KeyNotFound)?;
+//!     tx.namespace("sold")?.insert("apples", apples)
+//! })?;
+//! assert!(db.is_empty()?);
+//! assert_eq!(before.get("apples")?.as_deref(), Some(&b"3"[..]));
+//! # Ok::<(), Error>(())
+//! ```
 //!
 //! # Memory
 //!

@@ -31,6 +31,9 @@ impl Staging {
             // back after this.
             discarded.fetch_min(from, Ordering::SeqCst);
         }
+        if from >= end {
+            return;
+        }
         let begin = self.batch.as_ref().map_or(from, Batch::begin);
         let spaces: HashMap<u32, &Arc<Space>> = self
             .touched
