@@ -8,6 +8,7 @@
 mod basics;
 mod handles;
 mod isolation;
+mod linearizability;
 mod snapshots;
 mod syncs;
 mod threads;
