@@ -1,5 +1,5 @@
-//! The ordered index: a skip list of leaves, each a sorted block of slots, read
-//! without locks.
+//! The ordered index: a skip list of branches of leaves, each leaf a sorted block of
+//! slots, read without locks.
 //!
 //! A slot is the location of a record and what the leaf knows of its key: the
 //! first ten bytes after the prefix that all keys of the leaf share. Where
@@ -10,8 +10,8 @@
 //! *A leaf* changes in place, under its lock, between two steps of a sequence number;
 //! readers read again when it moved. Its bounds never change.
 //!
-//! *A split* makes leaves aside and puts them into the list; they hide the old one, as
-//! their fences are higher. Nobody can change the new ones until the old one cannot be
+//! *A split* makes leaves aside, and a branch that has them in the place of the old
+//! one; this hides the branch before, as its fence is higher. Nobody can change the new ones until the old one cannot be
 //! found any more, and the old one is locked and then retired. So whoever reads
 //! the old leaf began before any change to the new ones. Merges go the same way.
 //!
@@ -110,7 +110,7 @@ impl OrderedIndex {
     pub fn new() -> Self {
         let directory = Directory::new();
         let leaf = Leaf::new(Bytes::default(), None, &[], SLOTS_MIN);
-        directory.push(Bytes::default(), leaf, &Pin::new());
+        directory.push(vec![(Bytes::default(), leaf)], &Pin::new());
         Self::of(directory, 0)
     }
 

@@ -8,7 +8,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use emdb_index::{Location, OrderedIndex};
+use emdb_index::{Location, OrderedIndex, RangeCursor};
 
 struct Counting;
 
@@ -56,6 +56,12 @@ fn check(name: &str, key: impl Fn(u64) -> Vec<u8>) {
     let before = BYTES.load(Ordering::Relaxed);
     let index = OrderedIndex::new();
     let measure = |when: &str| {
+        // Garbage is freed by those who come later.
+        let mut batch = Vec::new();
+        for _ in 0..2000 {
+            let Ok(found) = index.next_batch(&mut RangeCursor::default(), 1, &mut batch, resolve);
+            assert!(found);
+        }
         let taken = BYTES.load(Ordering::Relaxed).saturating_sub(before);
         let (said, most) = (index.memory_bytes(), index.len() * BYTES_MAX);
         assert!(said <= most, "{name}, {when}: {said} bytes of {most}");

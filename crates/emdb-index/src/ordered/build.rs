@@ -4,7 +4,7 @@ use crate::{Error, Location};
 
 use super::{
     OrderedIndex,
-    directory::{Directory, Pin},
+    directory::{Directory, LEAVES_FILLED, Pin},
     draft::Draft,
     fence::Bytes,
     key::{Slot, Stub, common_len},
@@ -33,6 +33,8 @@ const RUN: usize = 1024;
 /// ```
 pub struct OrderedBuilder {
     directory: Directory,
+    /// The leaves of the branch to come.
+    leaves: Vec<(Bytes, Leaf)>,
     len: u64,
     low: Bytes,
     /// The keys of the leaf to come, one after the other, and where each ends.
@@ -60,6 +62,7 @@ impl OrderedBuilder {
     pub fn new() -> Self {
         Self {
             directory: Directory::new(),
+            leaves: Vec::new(),
             len: 0,
             low: Bytes::default(),
             keys: Vec::new(),
@@ -119,8 +122,12 @@ impl OrderedBuilder {
             .collect();
         let prefix = Bytes::new(first.get(..common).unwrap_or_default());
         let leaf = Leaf::new(prefix, high, &slots, SLOTS_MAX);
-        self.directory
-            .push(std::mem::take(&mut self.low), leaf, &Pin::new());
+        let is_last = leaf.high().is_none();
+        self.leaves.push((std::mem::take(&mut self.low), leaf));
+        if is_last || self.leaves.len() >= LEAVES_FILLED {
+            let leaves = std::mem::take(&mut self.leaves);
+            self.directory.push(leaves, &Pin::new());
+        }
         self.keys.clear();
         self.ends.clear();
     }

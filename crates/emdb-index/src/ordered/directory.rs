@@ -1,8 +1,13 @@
-//! Which leaf holds a key: a skip list of leaves by their fences.
+//! Which leaf holds a key: a skip list of branches, each a short sorted block of
+//! leaves, by their lower bounds.
+//!
+//! Branches do not change; another one takes the place of a branch whose leaves
+//! change. So the skip list stays short, and its nodes in the processor's caches.
 //!
 //! Invariant: for every key, at every moment, the last fence at or below it
-//! belongs to a leaf that covers it. Several leaves may cover a key for a
-//! while; then all of them are closed, locked or retired, and do not change.
+//! belongs to a branch, and the last bound there at or below it to a leaf, that covers it.
+//! Several leaves may cover a key for a while; then all of them are closed,
+//! locked or retired, and do not change.
 
 use std::ops::Bound;
 
@@ -20,16 +25,102 @@ mod model;
 #[cfg(loom)]
 use model as list;
 
-pub(super) use list::{Node, Pin};
+use list::{Arc, Held};
+
+pub(super) use list::Pin;
+
+/// The most leaves of a branch.
+#[cfg(not(loom))]
+const LEAVES_MAX: usize = 48;
+#[cfg(loom)]
+const LEAVES_MAX: usize = 2;
+/// To how much branches are filled.
+pub(super) const LEAVES_FILLED: usize = LEAVES_MAX - LEAVES_MAX / 4;
+/// With fewer, a branch is merged with the next one.
+const LEAVES_MIN: usize = LEAVES_MAX / 4;
 
 /// A word for the height and the references, two for the tower, and what the
-/// allocator adds to a node and to the words of its leaf.
-const NODE_OVERHEAD: usize = 8 + 16 + 16 + 16;
+/// allocator adds to a node and to both of its blocks.
+const NODE_OVERHEAD: usize = 8 + 16 + 3 * 16;
+/// The counts of an `Arc`, and what the allocator adds to it and to the words.
+const LEAF_OVERHEAD: usize = 16 + 2 * 16;
 
 pub(super) struct Directory {
     list: list::List,
     versions: AtomicU64,
     bytes: AtomicU64,
+}
+
+/// Some leaves that lie side by side. Never empty.
+pub(super) struct Branch {
+    /// All keys of a leaf are at or above.
+    lows: Box<[Bytes]>,
+    leaves: Box<[Arc<Leaf>]>,
+}
+
+/// A leaf in the directory, or one that was there a moment ago.
+pub(super) struct Node<'g> {
+    branch: Held<'g>,
+    /// Where it is in the branch.
+    at: usize,
+}
+
+impl Node<'_> {
+    #[inline]
+    pub(super) fn leaf(&self) -> &Leaf {
+        &self.branch.branch().leaves[self.at]
+    }
+
+    /// All keys of the leaf are at or above.
+    #[inline]
+    pub(super) fn low(&self) -> &Bytes {
+        &self.branch.branch().lows[self.at]
+    }
+}
+
+impl Branch {
+    fn new(leaves: Vec<(Bytes, Arc<Leaf>)>) -> Self {
+        let (lows, leaves): (Vec<_>, Vec<_>) = leaves.into_iter().unzip();
+        Self {
+            lows: lows.into(),
+            leaves: leaves.into(),
+        }
+    }
+
+    /// The last leaf whose bound is within `bound`.
+    #[inline]
+    fn last(&self, bound: Bound<&[u8]>) -> Option<usize> {
+        let count = match bound {
+            Bound::Included(key) => self.lows.partition_point(|low| low.as_slice() <= key),
+            Bound::Excluded(key) => self.lows.partition_point(|low| low.as_slice() < key),
+            Bound::Unbounded => self.lows.len(),
+        };
+        count.checked_sub(1)
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (Bytes, Arc<Leaf>)> + '_ {
+        let leaves = self.leaves.iter().map(Arc::clone);
+        self.lows.iter().cloned().zip(leaves)
+    }
+
+    /// The end of its last leaf.
+    fn high(&self) -> Option<&Bytes> {
+        self.leaves.last()?.high()
+    }
+
+    /// The memory of the branch without its leaves.
+    fn bytes(&self) -> u64 {
+        let node = size_of::<Fence>() + size_of::<Self>() + NODE_OVERHEAD;
+        let lows = size_of_val(&*self.lows);
+        // The fence has the first of them, too.
+        let all = self.lows.iter().chain(self.lows.first());
+        let long: usize = all.map(Bytes::heap_bytes).sum();
+        (node + lows + long + size_of_val(&*self.leaves)) as u64
+    }
+}
+
+fn leaf_bytes(leaf: &Leaf) -> u64 {
+    (size_of::<Leaf>() + LEAF_OVERHEAD + leaf.heap_bytes()) as u64
 }
 
 impl Directory {
@@ -46,7 +137,7 @@ impl Directory {
     pub(super) fn find<'g>(&'g self, key: &[u8], pin: &'g Pin) -> Node<'g> {
         let mut turn = 0;
         loop {
-            if let Some(node) = self.list.last(Bound::Included(key), pin)
+            if let Some(node) = self.last(Bound::Included(key), pin)
                 && node.leaf().is_above(key)
             {
                 return node;
@@ -65,7 +156,7 @@ impl Directory {
         };
         let mut turn = 0;
         loop {
-            if let Some(node) = self.list.last(bound, pin) {
+            if let Some(node) = self.last(bound, pin) {
                 let covers = match (node.leaf().high(), key) {
                     (None, _) => true,
                     (Some(_), None) => false,
@@ -79,49 +170,99 @@ impl Directory {
         }
     }
 
-    /// Puts closed leaves in the place of others that cover the same keys, and opens them.
+    #[inline]
+    fn last<'g>(&'g self, bound: Bound<&[u8]>, pin: &'g Pin) -> Option<Node<'g>> {
+        let branch = self.list.last(bound, pin)?;
+        let at = branch.branch().last(bound)?;
+        Some(Node { branch, at })
+    }
+
+    /// Puts closed leaves in the place of others, side by side, that cover the
+    /// same keys, and opens them.
     ///
-    /// The caller holds the locks of the old leaves, and marks them as retired
-    /// before it lets go. The first new leaf has the bound of the first old one.
+    /// The caller holds the structure mutex and the locks of the old leaves, and marks
+    /// these as retired before it lets go. The first new leaf has the bound of
+    /// the first old one.
     pub(super) fn exchange(&self, old: &[&Node<'_>], new: Vec<(Bytes, Leaf)>, pin: &Pin) {
-        // From behind: until the first new leaf is there, which hides the first
-        // old one, this covers what the others do not.
-        let added = new.into_iter().rev();
-        let added: Vec<_> = added.map(|(low, leaf)| self.add(low, leaf, pin)).collect();
-        // From behind, too: what is removed leaves its keys to the first new leaf.
-        for node in old.iter().rev() {
-            self.bytes
-                .fetch_sub(node_bytes(node.low(), node.leaf()), Ordering::Relaxed);
-            self.list.remove(node);
+        let Some(first) = old.first() else { return };
+        let new: Vec<_> = new
+            .into_iter()
+            .map(|(low, leaf)| (low, Arc::new(leaf)))
+            .collect();
+        let opened: Vec<_> = new.iter().map(|(_, leaf)| Arc::clone(leaf)).collect();
+
+        // The branch they were found in may have been exchanged since.
+        let node = self.find(first.low().as_slice(), pin);
+        let at = node.at;
+        let mut entries: Vec<_> = node.branch.branch().entries().collect();
+        let mut branches = vec![node.branch];
+        let count = (entries.len() + new.len()).saturating_sub(old.len());
+        if at + old.len() > entries.len() || count < LEAVES_MIN {
+            let high = branches[0].branch().high();
+            let next = high.map(|high| self.find(high.as_slice(), pin).branch);
+            if let Some(next) = next {
+                entries.extend(next.branch().entries());
+                branches.push(next);
+            }
         }
+        let end = entries.len().min(at + old.len());
+        let gone: u64 = entries[at..end]
+            .iter()
+            .map(|(_, leaf)| leaf_bytes(leaf))
+            .sum();
+        let added: u64 = new.iter().map(|(_, leaf)| leaf_bytes(leaf)).sum();
+        entries.splice(at..end, new);
+
+        self.bytes.fetch_add(added, Ordering::Relaxed);
+        self.add(entries, pin);
+        // From behind: what is removed leaves its keys to the first new branch,
+        // which hides the first old one.
+        for branch in branches.iter().rev() {
+            let bytes = branch.branch().bytes();
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.list.remove(branch);
+        }
+        self.bytes.fetch_sub(gone, Ordering::Relaxed);
         // Only now: whoever still finds an old leaf must not miss a change.
-        for node in added {
-            node.with_leaf(|leaf| leaf.lock().state = State::Open, pin);
+        for leaf in opened {
+            leaf.lock().state = State::Open;
         }
     }
 
-    /// Adds a leaf for good, before anyone else knows this directory.
-    pub(super) fn push(&self, low: Bytes, leaf: Leaf, pin: &Pin) {
-        let added = self.add(low, leaf, pin);
-        added.with_leaf(|leaf| leaf.lock().state = State::Open, pin);
+    /// Adds leaves for good, above all others, before anyone else knows this directory.
+    pub(super) fn push(&self, leaves: Vec<(Bytes, Leaf)>, pin: &Pin) {
+        let open = |(low, leaf): (Bytes, Leaf)| {
+            self.bytes.fetch_add(leaf_bytes(&leaf), Ordering::Relaxed);
+            leaf.lock().state = State::Open;
+            (low, Arc::new(leaf))
+        };
+        self.add(leaves.into_iter().map(open).collect(), pin);
     }
 
-    fn add<'g>(&'g self, low: Bytes, leaf: Leaf, pin: &Pin) -> list::Added<'g> {
-        self.bytes
-            .fetch_add(node_bytes(&low, &leaf), Ordering::Relaxed);
-        // Relaxed: that they differ is enough, and those of one bound are given
-        // out one after the other under the structure mutex.
-        let version = self.versions.fetch_add(1, Ordering::Relaxed);
-        self.list.add(Fence { low, version }, leaf, pin)
+    /// Adds branches of these leaves.
+    fn add(&self, mut leaves: Vec<(Bytes, Arc<Leaf>)>, pin: &Pin) {
+        // From behind: until the first new branch is there, the old one covers
+        // what the others do not.
+        while !leaves.is_empty() {
+            let pieces = match leaves.len() {
+                ..=LEAVES_MAX => 1,
+                count => count.div_ceil(LEAVES_FILLED),
+            };
+            let piece = leaves.split_off(leaves.len() - leaves.len() / pieces);
+            let Some((low, _)) = piece.first() else {
+                return;
+            };
+            // Relaxed: those of one bound are given out under the structure mutex.
+            let version = self.versions.fetch_add(1, Ordering::Relaxed);
+            let low = low.clone();
+            let branch = Branch::new(piece);
+            self.bytes.fetch_add(branch.bytes(), Ordering::Relaxed);
+            self.list.add(Fence { low, version }, branch, pin);
+        }
     }
 
-    /// The memory of all leaves and their nodes, in bytes.
+    /// The memory of all leaves and branches, in bytes.
     pub(super) fn memory_bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
-}
-
-fn node_bytes(low: &Bytes, leaf: &Leaf) -> u64 {
-    let node = size_of::<Fence>() + size_of::<Leaf>() + NODE_OVERHEAD;
-    (node + low.heap_bytes() + leaf.heap_bytes()) as u64
 }

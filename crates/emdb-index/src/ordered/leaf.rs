@@ -25,6 +25,9 @@ pub(super) const SLOTS_MAX: usize = 128;
 #[cfg(loom)]
 pub(super) const SLOTS_MAX: usize = 2;
 
+/// Words of a cache line.
+const LINE: usize = 8;
+
 /// The slots of the keys from a fence's bytes to `high`.
 #[derive(Debug)]
 pub(super) struct Leaf {
@@ -228,13 +231,32 @@ impl Leaf {
     #[inline]
     fn equals(&self, stub: Stub) -> Range<usize> {
         let len = self.len();
-        let start = partition(0..len, |at| self.head(at) < stub.head);
+        let start = self.first_not_below(stub.head, len);
         if start == len || self.head(start) != stub.head {
             return start..start;
         }
         let end = partition(start..len, |at| self.head(at) == stub.head);
         let start = partition(start..end, |at| self.slot(at).stub() < stub);
         start..partition(start..end, |at| self.slot(at).stub() == stub)
+    }
+
+    /// Where the first of `len` heads is that is not below `head`.
+    ///
+    /// Compares the first head of every cache line, then those of one line: the
+    /// lines are loaded at the same time, where halving would wait for one
+    /// after the other.
+    #[inline]
+    fn first_not_below(&self, head: u64, len: usize) -> usize {
+        let is_below = |word: &AtomicU64| usize::from(word.load(Ordering::Relaxed) < head);
+        let Some(heads) = self.words.get(..len) else {
+            return 0;
+        };
+        let lines: usize = heads.iter().step_by(LINE).map(is_below).sum();
+        let Some(before) = lines.checked_sub(1) else {
+            return 0;
+        };
+        let line = heads.iter().skip(before * LINE).take(LINE);
+        before * LINE + line.map(is_below).sum::<usize>()
     }
 
     #[inline]

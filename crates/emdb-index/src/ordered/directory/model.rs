@@ -3,28 +3,21 @@
 
 use std::{collections::BTreeMap, marker::PhantomData, ops::Bound};
 
-use loom::sync::{Arc, Mutex};
+use loom::sync::Mutex;
 
-use crate::{
-    ordered::{
-        fence::{Bytes, Fence},
-        leaf::Leaf,
-    },
-    primitive::lock,
-};
+use crate::primitive::lock;
 
-pub(in crate::ordered) struct List(Mutex<BTreeMap<Fence, Arc<Leaf>>>);
+use super::{Branch, Fence};
+
+pub(super) use loom::sync::Arc;
+
+pub(super) struct List(Mutex<BTreeMap<Fence, Arc<Branch>>>);
 
 pub(in crate::ordered) struct Pin;
 
-pub(in crate::ordered) struct Node<'g> {
+pub(super) struct Held<'g> {
     fence: Fence,
-    leaf: Arc<Leaf>,
-    list: PhantomData<&'g List>,
-}
-
-pub(super) struct Added<'g> {
-    leaf: Arc<Leaf>,
+    branch: Arc<Branch>,
     list: PhantomData<&'g List>,
 }
 
@@ -34,19 +27,9 @@ impl Pin {
     }
 }
 
-impl Node<'_> {
-    pub(in crate::ordered) fn leaf(&self) -> &Leaf {
-        &self.leaf
-    }
-
-    pub(in crate::ordered) fn low(&self) -> &Bytes {
-        &self.fence.low
-    }
-}
-
-impl Added<'_> {
-    pub(super) fn with_leaf(self, use_it: impl FnOnce(&Leaf), _: &Pin) {
-        use_it(&self.leaf);
+impl Held<'_> {
+    pub(super) fn branch(&self) -> &Branch {
+        &self.branch
     }
 }
 
@@ -55,30 +38,26 @@ impl List {
         Self(Mutex::new(BTreeMap::new()))
     }
 
-    pub(super) fn last<'g>(&'g self, bound: Bound<&[u8]>, _: &'g Pin) -> Option<Node<'g>> {
+    pub(super) fn last<'g>(&'g self, bound: Bound<&[u8]>, _: &'g Pin) -> Option<Held<'g>> {
         let list = lock(&self.0);
-        let (fence, leaf) = list.iter().rfind(|(fence, _)| match bound {
+        let is_in = |fence: &Fence| match bound {
             Bound::Included(key) => fence.low.as_slice() <= key,
             Bound::Excluded(key) => fence.low.as_slice() < key,
             Bound::Unbounded => true,
-        })?;
-        Some(Node {
+        };
+        let (fence, branch) = list.iter().rfind(|(fence, _)| is_in(fence))?;
+        Some(Held {
             fence: fence.clone(),
-            leaf: Arc::clone(leaf),
+            branch: Arc::clone(branch),
             list: PhantomData,
         })
     }
 
-    pub(super) fn add(&self, fence: Fence, leaf: Leaf, _: &Pin) -> Added<'_> {
-        let leaf = Arc::new(leaf);
-        lock(&self.0).insert(fence, Arc::clone(&leaf));
-        Added {
-            leaf,
-            list: PhantomData,
-        }
+    pub(super) fn add(&self, fence: Fence, branch: Branch, _: &Pin) {
+        lock(&self.0).insert(fence, Arc::new(branch));
     }
 
-    pub(super) fn remove(&self, node: &Node<'_>) {
-        lock(&self.0).remove(&node.fence);
+    pub(super) fn remove(&self, branch: &Held<'_>) {
+        lock(&self.0).remove(&branch.fence);
     }
 }
