@@ -9,11 +9,12 @@ use std::time::Instant;
 use emdb_format::{Frame, FrameSpec, Header, POSITION_MAX, Stamp};
 
 use crate::append::{BATCH, Busy, POSITION, STOP, Tail};
-use crate::batch::{Batch, Gate, HiddenFrom};
+use crate::batch::{Batch, HiddenFrom};
 use crate::commit::GroupCommit;
 use crate::doubt::Doubt;
 use crate::error::Error;
 use crate::extent::{Extents, PinnedBytes};
+use crate::gate::Gate;
 use crate::lsn::Lsn;
 use crate::medium::{Medium, Store};
 use crate::options::{Options, SyncPolicy};

@@ -34,6 +34,7 @@ mod doubt;
 mod error;
 #[allow(unsafe_code)]
 mod extent;
+mod gate;
 mod journal;
 mod lock;
 mod lsn;
@@ -44,10 +45,11 @@ mod recovery;
 mod sys;
 
 pub use append::Busy;
-pub use batch::{Batch, Mark, this_thread};
+pub use batch::{Batch, Mark};
 pub use emdb_format::{Frame, FrameSpec, Header, Kind, Previous, Stamp};
 pub use error::Error;
 pub use extent::{Map, PinnedBytes};
+pub use gate::this_thread;
 pub use journal::{Journal, JournalStats};
 pub use lock::{LockHolder, break_lock, lock_holder};
 pub use lsn::Lsn;
