@@ -17,7 +17,7 @@ impl Namespace {
     /// As [`insert`](Self::insert); the expiry is part of the record.
     ///
     /// # Errors
-    /// [`Error::TtlOverflow`] if the time is past what 64 bits of milliseconds hold;
+    /// [`Error::TtlOverflow`](crate::Error::TtlOverflow) if the time is past what 64 bits of milliseconds hold;
     /// otherwise as [`insert`](Self::insert).
     pub fn insert_with_ttl(
         &self,
@@ -37,7 +37,7 @@ impl Namespace {
     /// does or is not there. A record that has expired but was not swept yet still tells.
     ///
     /// # Errors
-    /// [`Error::Corrupted`] if the record is damaged.
+    /// [`Error::Corrupted`](crate::Error::Corrupted) if the record is damaged.
     pub fn expires_at(&self, key: impl AsRef<[u8]>) -> Result<Option<u64>> {
         self.engine.expiry(self.space(), key.as_ref())
     }
@@ -46,7 +46,7 @@ impl Namespace {
     /// zero if it has expired but was not swept yet.
     ///
     /// # Errors
-    /// [`Error::Corrupted`] if the record is damaged.
+    /// [`Error::Corrupted`](crate::Error::Corrupted) if the record is damaged.
     ///
     /// # Examples
     ///
