@@ -1,4 +1,5 @@
-//! Reading in place takes nothing from the heap.
+//! Reading in place takes nothing from the heap, and transactions take little.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -9,23 +10,38 @@ struct Counting;
 
 thread_local! {
     static COUNT: Cell<usize> = const { Cell::new(0) };
+    static LIVE: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
+
+/// Notes bytes that this thread takes, or gives back.
+fn note(taken: usize, given: usize) {
+    let _ = LIVE.try_with(|live| {
+        live.set(live.get() + taken as isize - given as isize);
+        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(live.get())));
+    });
 }
 
 // SAFETY: every call goes to the system's allocator as it is.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let _ = COUNT.try_with(|count| count.set(count.get() + 1));
+        note(layout.size(), 0);
         // SAFETY: the caller's promises are passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        note(0, layout.size());
         // SAFETY: the caller's promises are passed on.
         unsafe { System.dealloc(memory, layout) }
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, len: usize) -> *mut u8 {
         let _ = COUNT.try_with(|count| count.set(count.get() + 1));
+        // Both may be there at once.
+        note(len, 0);
+        note(0, layout.size());
         // SAFETY: the caller's promises are passed on.
         unsafe { System.realloc(memory, layout, len) }
     }
@@ -38,6 +54,64 @@ fn allocations(work: impl FnOnce()) -> usize {
     let before = COUNT.get();
     work();
     COUNT.get() - before
+}
+
+/// Bytes that were held at once beyond those that were held before.
+fn held_bytes(work: impl FnOnce()) -> usize {
+    let before = LIVE.get();
+    PEAK.set(before);
+    work();
+    (PEAK.get() - before) as usize
+}
+
+#[test]
+fn a_transaction_holds_next_to_nothing_for_each_record() {
+    const RECORDS: usize = 100_000;
+    let key = |number: usize| (number as u64).to_le_bytes();
+    let db = Emdb::open_in_memory();
+    db.insert_many((0..RECORDS).map(|number| (key(number), [0; 50])))
+        .unwrap();
+    let tx = db.begin().unwrap();
+    // The index has an entry for each key already.
+    let replacing = held_bytes(|| {
+        for number in 0..RECORDS {
+            tx.insert(key(number), [1; 50]).unwrap();
+        }
+    });
+    assert!(replacing < 64 << 10, "{replacing} bytes");
+    let removing = held_bytes(|| {
+        for number in 0..RECORDS {
+            tx.remove(key(number)).unwrap();
+        }
+    });
+    assert!(removing < 32 * RECORDS, "{removing} bytes");
+    let rolling_back = held_bytes(|| tx.rollback().unwrap());
+    assert!(rolling_back < 64 << 10, "{rolling_back} bytes");
+    assert_eq!(db.len().unwrap(), RECORDS);
+    let committing = held_bytes(|| {
+        let inserts = |tx: &mut emdb::Transaction<'_>| {
+            (0..RECORDS).try_for_each(|number| tx.insert(key(number), [2; 50]))
+        };
+        db.transaction(inserts).unwrap();
+    });
+    assert!(committing < 64 << 10, "{committing} bytes");
+}
+
+#[test]
+fn small_transactions_and_snapshots_allocate_nothing() {
+    let db = Emdb::open_in_memory();
+    db.insert("key", [0; 50]).unwrap();
+    let small = |db: &Emdb| {
+        for number in 0..100_u8 {
+            db.transaction(|tx| tx.insert("key", [number; 50])).unwrap();
+            drop(db.begin().unwrap());
+            let snapshot = db.snapshot().unwrap();
+            assert!(snapshot.contains_key("key").unwrap());
+        }
+    };
+    // The first ones make the buffers that the others use again.
+    small(&db);
+    assert_eq!(allocations(|| small(&db)), 0);
 }
 
 #[test]
