@@ -37,7 +37,6 @@ pub struct Emdb {
 
 impl Emdb {
     /// The default namespace, with a handle of its own.
-    #[cfg(feature = "ttl")]
     pub(crate) fn root(&self) -> &Namespace {
         &self.root
     }

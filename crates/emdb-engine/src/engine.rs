@@ -20,6 +20,7 @@ mod checkpoint;
     expect(dead_code, reason = "files may hold records that expire")
 )]
 mod expire;
+mod order;
 mod read;
 mod recover;
 mod staging;
@@ -69,6 +70,7 @@ pub(crate) struct Engine {
     sync_timer: Timer,
     sweep_timer: Timer,
     default_ttl: Option<Duration>,
+    range_scans: bool,
     pub(crate) clock: Clock,
     handles: AtomicUsize,
 }
@@ -84,6 +86,7 @@ pub(crate) struct EngineOptions {
     pub(crate) sync_every: Option<Duration>,
     pub(crate) sweep_every: Option<Duration>,
     pub(crate) default_ttl: Option<Duration>,
+    pub(crate) range_scans: bool,
     pub(crate) time_source: Option<TimeSource>,
     pub(crate) read_only: bool,
 }
@@ -114,7 +117,7 @@ impl Engine {
             logical_size_bytes: 0,
             file_size_bytes: journal.used_bytes,
             preallocated_bytes: journal.file_bytes.saturating_sub(journal.used_bytes),
-            range_scans_enabled: false,
+            range_scans_enabled: self.range_scans,
             encrypted: false,
             dead_bytes: self.dead_bytes.load(Ordering::Relaxed),
             index_bytes: 0,
@@ -130,7 +133,7 @@ impl Engine {
                 .live_records
                 .saturating_add(usize::try_from(space.records()).unwrap_or(usize::MAX));
             stats.logical_size_bytes += space.logical_bytes();
-            stats.index_bytes += space.index.memory_bytes();
+            stats.index_bytes += space.index.memory_bytes() + space.order_bytes();
             stats.namespace_count += 1;
         }
         // The default namespace is not counted.

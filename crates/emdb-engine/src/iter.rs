@@ -15,58 +15,56 @@ use crate::{Error, Result};
 /// Records looked ahead so that they are on their way into the cache.
 const AHEAD: usize = 8;
 
-/// A walk over a namespace at one point in time.
-pub(crate) struct Walk {
-    engine: Handle,
-    space: Arc<Space>,
-    id: Option<u32>,
+/// A namespace at one point in time.
+pub(crate) struct Stand {
+    pub(crate) engine: Handle,
+    pub(crate) space: Arc<Space>,
+    pub(crate) id: Option<u32>,
     snapshot: Ticket,
     /// The lowest position that the transaction discarded in which this stands.
     discarded: Option<Arc<AtomicU64>>,
-    next: Option<Cursor>,
-    entries: Vec<Entry>,
-    at: usize,
-    extent: Extent,
-    /// When it began: what had expired then does not show.
+    /// What had expired then does not show.
     at_ms: u64,
 }
 
-impl Walk {
-    /// A walk over what is committed now.
-    pub(crate) fn new(engine: &Handle, space: &Arc<Space>, extent: Extent) -> Result<Self> {
+impl Stand {
+    /// What is committed now.
+    pub(crate) fn now(engine: &Handle, space: &Arc<Space>) -> Result<Self> {
         engine.check_open()?;
         if space.is_dropped() {
             return Err(Error::NamespaceDropped);
         }
         let snapshot = engine.snapshots.open(&engine.journal)?;
         let id = space.id_at(snapshot.position());
-        Ok(Self::over(engine, space, id, snapshot, extent))
+        Ok(Self::over(
+            engine,
+            space,
+            id,
+            snapshot,
+            engine.clock.now_ms(),
+        ))
     }
 
-    /// A walk over an incarnation at a position at which a snapshot is open.
+    /// An incarnation at a position at which a snapshot is open that was taken then.
     pub(crate) fn at(
         engine: &Handle,
         space: &Arc<Space>,
         id: Option<u32>,
         position: u64,
-        extent: Extent,
+        at_ms: u64,
     ) -> Result<Self> {
         engine.journal.check_not_forked()?;
         let snapshot = engine.snapshots.open_at(position);
-        Ok(Self::over(engine, space, id, snapshot, extent))
+        Ok(Self::over(engine, space, id, snapshot, at_ms))
     }
 
-    /// A walk over what a transaction sees now.
-    pub(crate) fn in_transaction(
-        engine: &Handle,
-        number: u64,
-        at: usize,
-        extent: Extent,
-    ) -> Result<Self> {
-        let stand = engine.standpoint(number, at)?;
-        let mut walk = Self::over(engine, &stand.space, Some(stand.id), stand.snapshot, extent);
-        walk.discarded = Some(stand.discarded);
-        Ok(walk)
+    /// What a transaction sees now.
+    pub(crate) fn in_transaction(engine: &Handle, number: u64, at: usize) -> Result<Self> {
+        let seen = engine.standpoint(number, at)?;
+        let now = engine.clock.now_ms();
+        let mut stand = Self::over(engine, &seen.space, Some(seen.id), seen.snapshot, now);
+        stand.discarded = Some(seen.discarded);
+        Ok(stand)
     }
 
     fn over(
@@ -74,7 +72,7 @@ impl Walk {
         space: &Arc<Space>,
         id: Option<u32>,
         snapshot: Ticket,
-        extent: Extent,
+        at_ms: u64,
     ) -> Self {
         Self {
             engine: engine.clone(),
@@ -82,28 +80,57 @@ impl Walk {
             id,
             snapshot,
             discarded: None,
-            next: Some(Cursor::default()),
-            entries: Vec::new(),
-            at: 0,
-            extent,
-            at_ms: engine.clock.now_ms(),
+            at_ms,
         }
     }
 
-    /// The same walk, with expiry judged at that time.
-    pub(crate) fn judged_at(mut self, at_ms: u64) -> Self {
-        self.at_ms = at_ms;
-        self
-    }
-
     /// Whether what it stands on was discarded.
-    fn check_standpoint(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         match &self.discarded {
             // SeqCst: after the entry was loaded; see `Staging::undo`.
             Some(discarded) if discarded.load(Ordering::SeqCst) < self.snapshot.position() => Err(
                 Error::TransactionAborted("an iterator outlived what it stands on"),
             ),
             _ => Ok(()),
+        }
+    }
+
+    /// The record that an index entry stands for, if it has one here.
+    pub(crate) fn see(&self, entry: Entry, extent: Extent) -> Result<Option<Frame<'_>>> {
+        let Some(id) = self.id else {
+            return Ok(None);
+        };
+        let upto = self.snapshot.position();
+        let found = self.engine.entry_at(entry, id, upto, extent);
+        self.check()?;
+        let frame = found?.map(|(_, frame)| frame);
+        Ok(frame.filter(|frame| !self.engine.is_expired(frame, Some(self.at_ms))))
+    }
+}
+
+impl Drop for Stand {
+    fn drop(&mut self) {
+        self.engine.close_snapshot(&self.snapshot);
+    }
+}
+
+/// A walk over a namespace in no particular order.
+pub(crate) struct Walk {
+    stand: Stand,
+    next: Option<Cursor>,
+    entries: Vec<Entry>,
+    at: usize,
+    extent: Extent,
+}
+
+impl Walk {
+    pub(crate) fn new(stand: Stand, extent: Extent) -> Self {
+        Self {
+            stand,
+            next: Some(Cursor::default()),
+            entries: Vec::new(),
+            at: 0,
+            extent,
         }
     }
 
@@ -141,33 +168,20 @@ impl Walk {
                 let entry = *entry;
                 self.at += 1;
                 if let Some(ahead) = self.entries.get(self.at + AHEAD) {
-                    self.engine.journal.prefetch(ahead.location.get());
+                    self.stand.engine.journal.prefetch(ahead.location.get());
                 }
-                let Some(id) = self.id else { break };
-                let upto = self.snapshot.position();
-                let found = self.engine.entry_at(entry, id, upto, self.extent);
-                self.check_standpoint()?;
-                if let Some((_, frame)) = found?
-                    && !self.engine.is_expired(&frame, Some(self.at_ms))
-                {
+                if let Some(frame) = self.stand.see(entry, self.extent)? {
                     return Ok(Some(take(&frame)));
                 }
             }
-            let (Some(at), Some(id)) = (self.next, self.id) else {
-                self.check_standpoint()?;
+            let (Some(at), Some(id)) = (self.next, self.stand.id) else {
+                self.stand.check()?;
                 return Ok(None);
             };
             self.at = 0;
-            self.next = self
-                .engine
-                .copy_entries(&self.space, id, at, &mut self.entries)?;
+            let (engine, space) = (&self.stand.engine, &self.stand.space);
+            self.next = engine.copy_entries(space, id, at, &mut self.entries)?;
         }
-    }
-}
-
-impl Drop for Walk {
-    fn drop(&mut self) {
-        self.engine.close_snapshot(&self.snapshot);
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::engine::{Extent, Handle, Step};
-use crate::iter::{NamespaceIter, NamespaceKeyIter, TryIter, TryKeyIter, Walk};
+use crate::iter::{NamespaceIter, NamespaceKeyIter, Stand, TryIter, TryKeyIter, Walk};
 use crate::space::Space;
 use crate::value::ValueRef;
 use crate::{Error, Result};
@@ -41,7 +41,10 @@ impl Namespace {
         &self.space.name
     }
 
-    #[cfg(feature = "ttl")]
+    pub(crate) fn stand(&self) -> Result<Stand> {
+        Stand::now(&self.engine, &self.space)
+    }
+
     pub(crate) fn space(&self) -> &Arc<Space> {
         &self.space
     }
@@ -56,7 +59,7 @@ impl Namespace {
     }
 
     fn walk(&self, extent: Extent) -> Result<Walk> {
-        Walk::new(&self.engine, &self.space, extent)
+        Ok(Walk::new(self.stand()?, extent))
     }
 
     /// Stores a record, replacing the key's value if it has one.

@@ -59,6 +59,10 @@ impl Emdb {
 }
 
 impl Snapshot {
+    pub(crate) fn root(&self) -> &SnapshotNamespace {
+        &self.root
+    }
+
     /// The namespace of that name as it was, if there was one. It stands on its own and
     /// may outlive this.
     ///

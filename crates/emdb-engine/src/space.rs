@@ -1,9 +1,9 @@
 //! A namespace's state: its index, its counts, and what it held before it was cleared.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use emdb_index::{Detached, HashIndex};
+use emdb_index::{Detached, HashIndex, OrderedIndex};
 
 /// A namespace.
 ///
@@ -29,6 +29,10 @@ pub(crate) struct Space {
     logical_bytes: AtomicU64,
     /// No record expires before, in Unix milliseconds; 0 if that is not known.
     earliest_expiry_ms: AtomicU64,
+    /// The keys in order, where the database keeps it.
+    order: Mutex<Option<Arc<OrderedIndex>>>,
+    /// Whether a key may be missing there.
+    order_broken: AtomicBool,
     past: Mutex<Past>,
 }
 
@@ -46,6 +50,7 @@ pub(crate) struct Ended {
     /// Position of the frame that ended it.
     pub(crate) ended: u64,
     pub(crate) contents: Detached,
+    pub(crate) order: Option<Arc<OrderedIndex>>,
 }
 
 /// Changes of the counts, to be applied together.
@@ -78,6 +83,8 @@ impl Space {
             records: AtomicU64::new(0),
             logical_bytes: AtomicU64::new(0),
             earliest_expiry_ms: AtomicU64::new(0),
+            order: Mutex::new(None),
+            order_broken: AtomicBool::new(false),
             past: Mutex::new(Past {
                 born,
                 ended: Vec::new(),
@@ -151,6 +158,37 @@ impl Space {
         );
     }
 
+    fn order_slot(&self) -> MutexGuard<'_, Option<Arc<OrderedIndex>>> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The keys in order. Writers ask for it while they hold a stripe.
+    pub(crate) fn order(&self) -> Arc<OrderedIndex> {
+        Arc::clone(self.order_slot().get_or_insert_default())
+    }
+
+    pub(crate) fn set_order(&self, order: OrderedIndex) {
+        *self.order_slot() = Some(Arc::new(order));
+        self.order_broken.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn is_order_broken(&self) -> bool {
+        self.order_broken.load(Ordering::Acquire)
+    }
+
+    /// Says that a key may be missing in the order, for good.
+    #[cold]
+    pub(crate) fn set_order_broken(&self) {
+        self.order_broken.store(true, Ordering::Release);
+    }
+
+    /// Bytes of memory that the order takes.
+    pub(crate) fn order_bytes(&self) -> u64 {
+        self.order_slot()
+            .as_ref()
+            .map_or(0, |order| order.memory_bytes())
+    }
+
     pub(crate) fn earliest_expiry_ms(&self) -> u64 {
         self.earliest_expiry_ms.load(Ordering::SeqCst)
     }
@@ -190,6 +228,7 @@ impl Space {
             born,
             ended: position,
             contents,
+            order: self.order_slot().take(),
         });
         past.born = position;
         self.id.store(id, Ordering::Release);
@@ -205,6 +244,7 @@ impl Space {
         self.index.wait_for_guards();
         let contents = self.index.detach();
         self.index.release(contents);
+        self.order_slot().take();
         drop(past);
         self.set_counts(0, 0);
     }

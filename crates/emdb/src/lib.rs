@@ -67,7 +67,8 @@
 #[cfg(feature = "ttl")]
 pub use emdb_engine::Ttl;
 pub use emdb_engine::{
-    Emdb, EmdbBuilder, EmdbIter, EmdbKeyIter, EmdbStats, Error, FlushPolicy, LockHolder, Namespace,
-    NamespaceIter, NamespaceKeyIter, Result, Savepoint, Snapshot, SnapshotNamespace, Transaction,
-    TransactionNamespace, TryIter, TryKeyIter, ValueRef, VerifyReads, VerifyReport,
+    Emdb, EmdbBuilder, EmdbIter, EmdbKeyIter, EmdbRangeIter, EmdbStats, Error, ExtractIf,
+    FlushPolicy, KeyRange, LockHolder, Namespace, NamespaceIter, NamespaceKeyIter,
+    NamespaceRangeIter, Result, Savepoint, Snapshot, SnapshotNamespace, Transaction,
+    TransactionNamespace, TryIter, TryKeyIter, TryRangeIter, ValueRef, VerifyReads, VerifyReport,
 };

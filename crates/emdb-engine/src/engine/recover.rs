@@ -66,10 +66,16 @@ pub(crate) fn open(mut opening: Opening, options: EngineOptions) -> Result<Handl
         sync_timer: Timer::default(),
         sweep_timer: Timer::default(),
         default_ttl: options.default_ttl,
+        range_scans: options.range_scans,
         clock: Clock::new(options.time_source),
         handles: AtomicUsize::new(0),
     });
     engine.start_checkpoints();
+    if options.range_scans {
+        for space in engine.spaces() {
+            engine.build_order(&space)?;
+        }
+    }
     if let Some(every) = options.sync_every {
         engine.sync_every(every)?;
     }
@@ -380,6 +386,11 @@ impl Engine {
             )
             .map(drop)
         });
+        let rebuilt = match rebuilt {
+            // Readers that miss wait, so this looks at the index itself.
+            Ok(()) if self.range_scans => self.build_order(space),
+            other => other,
+        };
         space.set_checked(rebuilt.is_ok());
         space.end_rebuild();
         drop((write_side, alone));

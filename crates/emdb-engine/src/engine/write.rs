@@ -104,14 +104,20 @@ impl Engine {
                 let Some(location) = Location::new(position) else {
                     return;
                 };
-                match (kind, newest.is_some()) {
-                    (Kind::Tombstone, _) if self.snapshots.count() == 0 => guard.remove(),
-                    (Kind::Tombstone, _) => {
-                        guard.replace(location, true);
-                        kept = Some(position);
+                match &newest {
+                    Some(old) if kind == Kind::Tombstone && self.snapshots.count() == 0 => {
+                        guard.remove();
+                        self.order_remove(space, key, old.position);
                     }
-                    (_, true) => guard.replace(location, false),
-                    (_, false) => guard.insert(location, false),
+                    Some(old) => {
+                        guard.replace(location, kind == Kind::Tombstone);
+                        kept = (kind == Kind::Tombstone).then_some(position);
+                        self.order_replace(space, key, old.position, location);
+                    }
+                    None => {
+                        guard.insert(location, false);
+                        self.order_insert(space, key, location);
+                    }
                 }
                 space.apply(&delta);
                 self.add_dead(delta.dead_bytes);

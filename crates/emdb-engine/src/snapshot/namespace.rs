@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::Result;
 use crate::engine::{Extent, Handle};
-use crate::iter::{NamespaceIter, NamespaceKeyIter, TryIter, TryKeyIter, Walk};
+use crate::iter::{NamespaceIter, NamespaceKeyIter, Stand, TryIter, TryKeyIter, Walk};
 use crate::snapshots::Ticket;
 use crate::space::Space;
 use crate::value::ValueRef;
@@ -76,10 +76,13 @@ impl SnapshotNamespace {
             .get_or_init(|| self.space().id_at(self.ticket.position()))
     }
 
-    fn walk(&self, extent: Extent) -> Result<Walk> {
+    pub(crate) fn stand(&self) -> Result<Stand> {
         let position = self.ticket.position();
-        let walk = Walk::at(&self.engine, self.space(), self.id(), position, extent)?;
-        Ok(walk.judged_at(self.at_ms))
+        Stand::at(&self.engine, self.space(), self.id(), position, self.at_ms)
+    }
+
+    fn walk(&self, extent: Extent) -> Result<Walk> {
+        Ok(Walk::new(self.stand()?, extent))
     }
 
     fn find(&self, hash: u64, key: &[u8], extent: Extent) -> Result<Option<&[u8]>> {

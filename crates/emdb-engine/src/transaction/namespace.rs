@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use crate::Result;
 use crate::engine::{Attempt, Extent, Handle, Step};
-use crate::iter::{NamespaceIter, NamespaceKeyIter, TryIter, TryKeyIter, Walk};
+use crate::iter::{NamespaceIter, NamespaceKeyIter, Stand, TryIter, TryKeyIter, Walk};
 use crate::value::ValueRef;
 
 /// A namespace in a [`Transaction`](super::Transaction), with the same verbs.
@@ -23,7 +23,7 @@ pub struct TransactionNamespace<'t> {
 }
 
 impl<'t> TransactionNamespace<'t> {
-    pub(super) fn new(engine: &'t Handle, number: u64, at: usize) -> Self {
+    pub(crate) fn new(engine: &'t Handle, number: u64, at: usize) -> Self {
         Self {
             engine,
             number,
@@ -38,8 +38,19 @@ impl<'t> TransactionNamespace<'t> {
         (self.engine, self.number, self.at)
     }
 
+    /// Removes a key without a look at its value.
+    pub(crate) fn forget(&self, key: &[u8]) -> Result<()> {
+        self.engine
+            .remove_in(self.number, self.at, key, |_| ())
+            .map(drop)
+    }
+
+    pub(crate) fn stand(&self) -> Result<Stand> {
+        Stand::in_transaction(self.engine, self.number, self.at)
+    }
+
     fn walk(&self, extent: Extent) -> Result<Walk> {
-        Walk::in_transaction(self.engine, self.number, self.at, extent)
+        Ok(Walk::new(self.stand()?, extent))
     }
 
     fn change<'v, T>(

@@ -155,10 +155,16 @@ impl Staging {
         let position = batch.append(&spec)?;
         let location = Location::new(position)
             .ok_or_else(|| Error::corrupted(position, "impossible position"))?;
-        match newest {
+        match &newest {
             // Others still need what a removed key's entry leads to.
-            Some(_) => guard.replace(location, kind == Kind::Tombstone),
-            None => guard.insert(location, false),
+            Some(old) => {
+                guard.replace(location, kind == Kind::Tombstone);
+                engine.order_replace(&touched.space, key, old.position, location);
+            }
+            None => {
+                guard.insert(location, false);
+                engine.order_insert(&touched.space, key, location);
+            }
         }
         touched.delta.add(delta(&spec, live));
         if let Some(expiry) = expires_at_ms {
@@ -399,13 +405,16 @@ impl Engine {
             let Some(location) = Location::new(position) else {
                 return;
             };
-            match (kind, newest.is_some()) {
-                (Kind::Tombstone, _) => {
-                    guard.replace(location, true);
-                    removed = Some(position);
+            match &newest {
+                Some(old) => {
+                    guard.replace(location, kind == Kind::Tombstone);
+                    removed = (kind == Kind::Tombstone).then_some(position);
+                    self.order_replace(space, key, old.position, location);
                 }
-                (_, true) => guard.replace(location, false),
-                (_, false) => guard.insert(location, false),
+                None => {
+                    guard.insert(location, false);
+                    self.order_insert(space, key, location);
+                }
             }
             space.apply(&delta);
             self.add_dead(delta.dead_bytes);
@@ -461,6 +470,9 @@ impl Engine {
                 .is_some_and(|entry| entry.tombstone)
         {
             guard.remove();
+            if let Ok(key) = self.key_at(location) {
+                self.order_remove(space, key, position);
+            }
         }
     }
 }

@@ -9,7 +9,6 @@ use emdb_journal::{Batch, Kind};
 
 use super::Staging;
 use crate::engine::Engine;
-use crate::engine::write::Newest;
 use crate::snapshots::KeptTombstone;
 use crate::space::{Delta, Space};
 use crate::{Error, Result};
@@ -103,11 +102,13 @@ impl Engine {
             return;
         };
         let newest = self.newest(&mut guard, id, key);
-        let Ok(Some(Newest { .. })) = newest else {
+        let Ok(Some(undone)) = newest else {
             return;
         };
+        let undone = undone.position;
         let Some(location) = before.and_then(Location::new) else {
             guard.remove();
+            self.order_remove(space, key, undone);
             return;
         };
         let tombstone = self
@@ -115,6 +116,7 @@ impl Engine {
             .frame(location.get())
             .is_ok_and(|frame| frame.kind == Kind::Tombstone);
         guard.replace(location, tombstone);
+        self.order_replace(space, key, undone, location);
         drop(guard);
         if tombstone && !own {
             // Whoever was to remove it may have found it replaced, and forgotten it.

@@ -1,0 +1,146 @@
+//! Random operations against ordered maps, with ranges looked at after each.
+
+use emdb::{Snapshot, Transaction};
+use proptest::prelude::*;
+
+use crate::{Map, open, records};
+
+type Bytes = Vec<u8>;
+
+#[derive(Debug, Clone)]
+enum Op {
+    Insert(Bytes, u8),
+    Remove(Bytes),
+    InsertMany(Vec<Bytes>),
+    RemoveRange(Bytes, Bytes),
+    PopFirst,
+    PopLast,
+    Clear,
+    /// Operations in a transaction, and whether it is committed.
+    Transaction(Vec<(Bytes, bool)>, bool),
+    /// As before, but the later part is taken back.
+    Savepoint(Vec<(Bytes, bool)>, usize),
+    Snapshot,
+    DropSnapshot(usize),
+    Reopen(bool),
+}
+
+/// Few different keys, many of them with the same beginning.
+fn key() -> impl Strategy<Value = Bytes> {
+    prop_oneof![
+        (0..30_u8).prop_map(|number| format!("same beginning {number:04}").into_bytes()),
+        proptest::collection::vec(prop_oneof![Just(0), Just(1), Just(255)], 0..4),
+    ]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let steps = || proptest::collection::vec((key(), any::<bool>()), 0..12);
+    prop_oneof![
+        6 => (key(), any::<u8>()).prop_map(|(key, value)| Op::Insert(key, value)),
+        4 => key().prop_map(Op::Remove),
+        2 => proptest::collection::vec(key(), 0..30).prop_map(Op::InsertMany),
+        1 => (key(), key()).prop_map(|(a, b)| Op::RemoveRange(a, b)),
+        1 => Just(Op::PopFirst),
+        1 => Just(Op::PopLast),
+        1 => Just(Op::Clear),
+        3 => (steps(), any::<bool>()).prop_map(|(steps, commit)| Op::Transaction(steps, commit)),
+        2 => (steps(), 0..12_usize).prop_map(|(steps, at)| Op::Savepoint(steps, at)),
+        2 => Just(Op::Snapshot),
+        1 => (0..4_usize).prop_map(Op::DropSnapshot),
+        1 => any::<bool>().prop_map(Op::Reopen),
+    ]
+}
+
+fn apply(tx: &Transaction<'_>, map: &mut Map, steps: &[(Bytes, bool)]) {
+    for (key, stores) in steps {
+        if *stores {
+            tx.insert(key, "tx").unwrap();
+            map.insert(key.clone(), b"tx".to_vec());
+        } else {
+            assert_eq!(tx.remove(key).unwrap(), map.remove(key));
+        }
+    }
+    assert_eq!(tx.range(..).unwrap(), records(map));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn ranges_agree_with_a_map(ops in proptest::collection::vec(op(), 1..60)) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("db");
+        let mut db = open(&path);
+        let mut map = Map::new();
+        let mut snapshots: Vec<(Snapshot, Map)> = Vec::new();
+        for op in ops {
+            match op {
+                Op::Insert(key, value) => {
+                    db.insert(&key, [value]).unwrap();
+                    map.insert(key, vec![value]);
+                }
+                Op::Remove(key) => {
+                    prop_assert_eq!(db.remove(&key).unwrap(), map.remove(&key));
+                }
+                Op::InsertMany(keys) => {
+                    db.insert_many(keys.iter().map(|key| (key, "many"))).unwrap();
+                    map.extend(keys.into_iter().map(|key| (key, b"many".to_vec())));
+                }
+                Op::RemoveRange(from, to) => {
+                    let before = map.len();
+                    map.retain(|key, _| !(from.as_slice()..to.as_slice()).contains(&key.as_slice()));
+                    let removed = db.remove_range(from..to).unwrap();
+                    prop_assert_eq!(removed, (before - map.len()) as u64);
+                }
+                Op::PopFirst => prop_assert_eq!(db.pop_first().unwrap(), map.pop_first()),
+                Op::PopLast => prop_assert_eq!(db.pop_last().unwrap(), map.pop_last()),
+                Op::Clear => {
+                    db.clear().unwrap();
+                    map.clear();
+                }
+                Op::Transaction(steps, commits) => {
+                    let tx = db.begin().unwrap();
+                    let mut own = map.clone();
+                    apply(&tx, &mut own, &steps);
+                    if commits {
+                        tx.commit().unwrap();
+                        map = own;
+                    } else {
+                        drop(tx);
+                    }
+                }
+                Op::Savepoint(steps, at) => {
+                    let (kept, undone) = steps.split_at(at.min(steps.len()));
+                    let tx = db.begin().unwrap();
+                    apply(&tx, &mut map, kept);
+                    let savepoint = tx.savepoint().unwrap();
+                    apply(&tx, &mut map.clone(), undone);
+                    tx.rollback_to(savepoint).unwrap();
+                    prop_assert_eq!(tx.range(..).unwrap(), records(&map));
+                    tx.commit().unwrap();
+                }
+                Op::Snapshot => snapshots.push((db.snapshot().unwrap(), map.clone())),
+                Op::DropSnapshot(at) => {
+                    if at < snapshots.len() {
+                        snapshots.remove(at);
+                    }
+                }
+                Op::Reopen(checkpoint) => {
+                    if checkpoint {
+                        db.checkpoint().unwrap();
+                    }
+                    snapshots.clear();
+                    drop(db);
+                    db = open(&path);
+                }
+            }
+            prop_assert_eq!(db.range(..).unwrap(), records(&map));
+            for (snapshot, then) in &snapshots {
+                prop_assert_eq!(snapshot.range(..).unwrap(), records(then));
+            }
+        }
+        let mut backwards: Vec<_> = db.range_iter(..).unwrap().rev().collect();
+        backwards.reverse();
+        prop_assert_eq!(backwards, records(&map));
+    }
+}
