@@ -7,7 +7,7 @@ mod support;
 
 use std::convert::Infallible;
 
-use emdb_index::{Error, FindError, HashIndex, Location, Verdict};
+use emdb_index::{Entry, Error, FindError, HashIndex, Location, Verdict};
 use support::{find, location, mix, put, remove, walk};
 
 #[test]
@@ -212,6 +212,17 @@ fn what_was_detached_stays_readable_and_its_memory_comes_back() {
             old.iter()
                 .all(|entry| entry.location == location(support::key_of(entry.location), round))
         );
+        let found = |key: u64| {
+            let check = |entry: Entry| {
+                Ok::<_, Infallible>(match support::key_of(entry.location) == key {
+                    true => Verdict::Found(entry.location),
+                    false => Verdict::Pass,
+                })
+            };
+            index.find_detached(&detached, mix(key), check).unwrap()
+        };
+        assert!((0..5000).all(|key| found(key) == Some(location(key, round))));
+        assert!((5000..6000).all(|key| found(key).is_none()));
         let other = HashIndex::new();
         assert_eq!(support::walk_detached(&other, &detached), Ok(vec![]));
         index.release(detached);
