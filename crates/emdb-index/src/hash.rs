@@ -73,7 +73,7 @@ pub use self::{
     walk::{Cursor, Detached},
 };
 
-/// A concurrent map from 64-bit hashes to [`Location`]s.
+/// A concurrent map from 64-bit hashes to [`Location`](crate::Location)s.
 ///
 /// Many threads may use it at the same time. [`find`](Self::find) takes no
 /// lock; [`lock`](Self::lock) locks the stripe of one hash for a change.
