@@ -21,6 +21,8 @@ mod engine;
 mod error;
 mod iter;
 mod namespace;
+#[cfg(feature = "nested")]
+mod nested;
 mod range;
 mod snapshot;
 mod snapshots;
@@ -44,6 +46,8 @@ pub use emdb_journal::LockHolder;
 pub use error::Error;
 pub use iter::{EmdbIter, EmdbKeyIter, NamespaceIter, NamespaceKeyIter, TryIter, TryKeyIter};
 pub use namespace::Namespace;
+#[cfg(feature = "nested")]
+pub use nested::{Focus, GroupIter};
 pub use range::{EmdbRangeIter, ExtractIf, KeyRange, NamespaceRangeIter, TryRangeIter};
 pub use snapshot::{Snapshot, SnapshotNamespace};
 pub use stats::{EmdbStats, VerifyReport};

@@ -61,6 +61,8 @@
 //!
 //! `ttl`, on by default: records that expire (`Ttl`, `Emdb::insert_with_ttl`).
 //!
+//! `nested`, off by default: keys joined by dots (`Focus`, `Emdb::group`).
+//!
 //! `iouring`, off by default, gives [`EmdbBuilder::iouring_sqpoll`] its effect on Linux.
 #![forbid(unsafe_code)]
 
@@ -72,3 +74,5 @@ pub use emdb_engine::{
     NamespaceRangeIter, Result, Savepoint, Snapshot, SnapshotNamespace, Transaction,
     TransactionNamespace, TryIter, TryKeyIter, TryRangeIter, ValueRef, VerifyReads, VerifyReport,
 };
+#[cfg(feature = "nested")]
+pub use emdb_engine::{Focus, GroupIter};

@@ -68,6 +68,18 @@ macro_rules! reading {
                 Ok(NamespaceRangeIter::new(walk))
             }
 
+            /// As [`range_prefix_iter`](Self::range_prefix_iter), with damage as an item.
+            ///
+            /// # Errors
+            /// As said above.
+            pub fn try_range_prefix_iter(
+                &$self,
+                prefix: impl AsRef<[u8]>,
+            ) -> Result<TryRangeIter> {
+                let walk = RangeWalk::of_prefix($stand?, prefix.as_ref())?;
+                Ok(TryRangeIter::new(walk))
+            }
+
             /// The records from `start` on, itself included.
             ///
             /// # Errors
