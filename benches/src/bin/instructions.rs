@@ -7,6 +7,7 @@
 use std::error::Error;
 use std::fs::File;
 use std::hint::black_box;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use emdb::Emdb;
@@ -19,7 +20,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("records");
     std::fs::write(&path, include_bytes!("../../data/empty.emdb"))?;
-    let db = Emdb::open(&path)?;
+    let builder = Emdb::builder().path(&path);
+    let db = builder.enable_range_scans(verb == "scan").build()?;
     let records = Records::new(7);
     let insert = || -> emdb::Result<()> {
         (0..RECORDS).try_for_each(|number| db.insert(records.key(number), records.value(number)))
@@ -41,6 +43,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         "get_zerocopy" => measured(|| {
             keys.iter()
                 .try_for_each(|key| db.get_zerocopy(key).map(black_box_drop))
+        })?,
+        // Ten records each.
+        "scan" => measured(|| {
+            keys.iter().step_by(10).try_for_each(|key| {
+                let mut left = 10;
+                db.scan(key.., |_, value| {
+                    black_box(value);
+                    left -= 1;
+                    if left == 0 {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    }
+                })
+            })
         })?,
         "recovery" => {
             // As a kill would leave it, but without prepared space: how much of that there
