@@ -625,13 +625,7 @@ impl Core {
             if growing.wanted {
                 growing.wanted = false;
                 drop(growing);
-                // Several writers may have asked for the same space.
-                let prepared = self.extents.prepared();
-                if self.extents.is_running_out(self.readable()) {
-                    // An error is the writer's to meet, when it needs the space.
-                    let _ = self.grow(prepared.saturating_add(1));
-                }
-                self.populate_ahead();
+                self.work_ahead();
                 growing = self.growing();
             } else {
                 growing = self
@@ -642,11 +636,16 @@ impl Core {
         }
     }
 
-    /// Has the memory made that the writers will store into.
-    fn populate_ahead(&self) {
-        while !self.growing().stop
-            && let Some((from, to)) = self.extents.to_populate(self.readable())
-        {
+    /// Prepares the space that writers will need, and has its memory made.
+    fn work_ahead(&self) {
+        while !self.growing().stop {
+            if self.extents.is_running_out(self.readable()) {
+                // An error is the writer's to meet, when it needs the space.
+                let _ = self.grow(self.extents.prepared().saturating_add(1));
+            }
+            let Some((from, to)) = self.extents.to_populate(self.readable()) else {
+                break;
+            };
             self.medium.populate(from, to);
             self.extents.set_populated(to);
         }

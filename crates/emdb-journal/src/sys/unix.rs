@@ -93,7 +93,11 @@ pub(crate) fn populate(file: &File, from: u64, to: u64) {
             .offset(from)
             .len(len)
             .map_raw_read_only(file);
-        let _ = map.and_then(|map| map.advise(Advice::PopulateRead));
+        let _ = map.and_then(|map| {
+            // In pages as large as a reader's map can have, where there are any.
+            let _ = map.advise(Advice::HugePage);
+            map.advise(Advice::PopulateRead)
+        });
     }
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     let _ = (file, from, to);
