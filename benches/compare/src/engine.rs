@@ -91,6 +91,11 @@ pub trait Engine: Sized + Send + std::marker::Sync {
     /// One write by itself.
     fn put(&self, key: &[u8], value: &[u8], sync: Sync) -> Outcome<()>;
 
+    /// One write in a transaction of its own, where that is another call than `put`.
+    fn put_transaction(&self, key: &[u8], value: &[u8], sync: Sync) -> Outcome<()> {
+        self.put(key, value, sync)
+    }
+
     /// Many writes, all or none.
     fn put_all<K: AsRef<[u8]>, V: AsRef<[u8]>>(
         &self,

@@ -1,7 +1,10 @@
 //! emdb, with range scans off and on.
 //!
-//! What the library does not have yet is `NotAvailable` here and lights up where it says so.
+//! A commit survives the process, and power loss after a flush: a durable write is a transaction
+//! and then one flush. What the library does not have yet is `NotAvailable` here and lights up
+//! where it says so.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use emdb::Emdb;
@@ -10,6 +13,7 @@ use super::{End, Engine, Failure, Outcome, ReadWay, Reader, Sync, unavailable};
 use crate::data::sum_of;
 
 const NOT_YET: &str = "not in emdb yet";
+const NO_ORDER: &str = "needs range scans";
 
 /// Range scans off.
 pub type Hash = Database<false>;
@@ -19,14 +23,12 @@ pub type Ranges = Database<true>;
 pub struct Database<const RANGES: bool>(Emdb);
 
 impl<const RANGES: bool> Engine for Database<RANGES> {
-    type Reader<'a> = &'a Emdb;
+    type Reader<'a> = Reads<'a, RANGES>;
 
     fn open(folder: &Path) -> Outcome<Self> {
-        let builder = Emdb::builder().path(folder.join("data.emdb"));
-        // Becomes `builder.enable_range_scans(RANGES)`.
-        if RANGES {
-            return unavailable(NOT_YET);
-        }
+        let builder = Emdb::builder()
+            .path(folder.join("data.emdb"))
+            .enable_range_scans(RANGES);
         Ok(Self(builder.build()?))
     }
 
@@ -35,12 +37,17 @@ impl<const RANGES: bool> Engine for Database<RANGES> {
         self.end(sync)
     }
 
+    fn put_transaction(&self, key: &[u8], value: &[u8], sync: Sync) -> Outcome<()> {
+        self.0.transaction(|tx| tx.insert(key, value))?;
+        self.end(sync)
+    }
+
     fn put_all<K: AsRef<[u8]>, V: AsRef<[u8]>>(
         &self,
         records: impl Iterator<Item = (K, V)>,
         sync: Sync,
     ) -> Outcome<()> {
-        self.0.insert_many(records)?;
+        self.0.transaction(|tx| tx.insert_many(records))?;
         self.end(sync)
     }
 
@@ -49,32 +56,56 @@ impl<const RANGES: bool> Engine for Database<RANGES> {
     }
 
     fn reader(&self) -> Outcome<Self::Reader<'_>> {
-        Ok(&self.0)
+        Ok(Reads(&self.0))
     }
 
-    // One by one, which is less than the others promise, until there are transactions.
     fn remove_all<K: AsRef<[u8]>>(&self, keys: impl Iterator<Item = K>) -> Outcome<()> {
-        for key in keys {
-            self.0.remove(key)?;
+        self.0.transaction(|tx| {
+            for key in keys {
+                tx.remove(key)?;
+            }
+            Ok(())
+        })?;
+        self.end(Sync::Durable)
+    }
+
+    fn retain(&self, mut keep: impl FnMut(&[u8]) -> bool) -> Outcome<()> {
+        ordered::<RANGES>()?;
+        self.0.retain(|key, _| keep(key))?;
+        self.end(Sync::Durable)
+    }
+
+    // Each removal is an operation of its own, which is less than one transaction promises.
+    fn extract_if(
+        &self,
+        mut wanted: impl FnMut(&[u8]) -> bool,
+        mut visit: impl FnMut(&[u8], &[u8]),
+    ) -> Outcome<()> {
+        ordered::<RANGES>()?;
+        for record in self.0.extract_if(|key, _| wanted(key))? {
+            let (key, value) = record?;
+            visit(&key, &value);
         }
         crate::worker::note("one by one, then a flush: not atomic");
         self.end(Sync::Durable)
     }
 
-    fn retain(&self, _keep: impl FnMut(&[u8]) -> bool) -> Outcome<()> {
-        unavailable(NOT_YET)
-    }
-
-    fn extract_if(
-        &self,
-        _wanted: impl FnMut(&[u8]) -> bool,
-        _visit: impl FnMut(&[u8], &[u8]),
-    ) -> Outcome<()> {
-        unavailable(NOT_YET)
-    }
-
-    fn pop(&self, _end: End, _count: u64) -> Outcome<u64> {
-        unavailable(NOT_YET)
+    fn pop(&self, end: End, count: u64) -> Outcome<u64> {
+        ordered::<RANGES>()?;
+        let popped = self.0.transaction(|tx| {
+            for popped in 0..count {
+                let record = match end {
+                    End::First => tx.pop_first()?,
+                    End::Last => tx.pop_last()?,
+                };
+                if record.is_none() {
+                    return Ok(popped);
+                }
+            }
+            Ok(count)
+        })?;
+        self.end(Sync::Durable)?;
+        Ok(popped)
     }
 
     fn compact(&mut self) -> Outcome<()> {
@@ -135,23 +166,48 @@ impl<const RANGES: bool> Database<RANGES> {
     }
 }
 
-impl Reader for &Emdb {
+/// Whether there is an order of keys to work in.
+fn ordered<const RANGES: bool>() -> Outcome<()> {
+    if RANGES {
+        Ok(())
+    } else {
+        unavailable(NO_ORDER)
+    }
+}
+
+/// Reads of the database itself: each of them needs no snapshot to be of one moment.
+pub struct Reads<'a, const RANGES: bool>(&'a Emdb);
+
+impl<const RANGES: bool> Reader for Reads<'_, RANGES> {
     #[inline]
     fn get<T>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> T) -> Outcome<Option<T>> {
-        self.get_with(key, read).map_err(Failure::from)
+        self.0.get_with(key, read).map_err(Failure::from)
     }
 
     fn scan(
         &self,
-        _start: &[u8],
-        _count: usize,
-        _visit: impl FnMut(&[u8], &[u8]),
+        start: &[u8],
+        count: usize,
+        mut visit: impl FnMut(&[u8], &[u8]),
     ) -> Outcome<usize> {
-        // Becomes `Emdb::scan`, for range scans on.
-        unavailable("needs range scans")
+        ordered::<RANGES>()?;
+        let mut visited = 0;
+        if count == 0 {
+            return Ok(visited);
+        }
+        self.0.scan(start.., |key, value| {
+            visit(key, value);
+            visited += 1;
+            if visited == count {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+        Ok(visited)
     }
 
     fn len(&self) -> Outcome<u64> {
-        Ok(Emdb::len(self)? as u64)
+        Ok(self.0.len()? as u64)
     }
 }

@@ -80,9 +80,9 @@ fn writes<E: Engine>(db: &E, records: &Records, items: u64, order: &Order) -> Ou
         SINGLES,
         || {
             rate(SINGLES, || {
-                records
-                    .records(numbers)
-                    .try_for_each(|(key, value)| db.put(&key, value.as_ref(), Sync::Durable))
+                records.records(numbers).try_for_each(|(key, value)| {
+                    db.put_transaction(&key, value.as_ref(), Sync::Durable)
+                })
             })
         },
     );
@@ -130,9 +130,9 @@ fn writes<E: Engine>(db: &E, records: &Records, items: u64, order: &Order) -> Ou
         ),
         || {
             rate(unsynced, || {
-                records
-                    .records(numbers)
-                    .try_for_each(|(key, value)| db.put(&key, value.as_ref(), Sync::Unsynced))
+                records.records(numbers).try_for_each(|(key, value)| {
+                    db.put_transaction(&key, value.as_ref(), Sync::Unsynced)
+                })
             })
         },
     );
@@ -205,7 +205,16 @@ fn removals<E: Engine>(db: &E, records: &Records, items: u64, total: u64) -> Out
     let rest = db.reader()?.len()?;
     let odd = |key: &[u8]| key.last().is_some_and(|byte| byte & 1 == 1);
     measure_synced(row("core/retain", "retain half", PerSecond), 1, || {
-        rate(rest, || db.retain(|key| !odd(key)))
+        let mut kept = 0_u64;
+        let looked_at = rate(rest, || {
+            db.retain(|key| {
+                let keep = !odd(key);
+                kept += u64::from(keep);
+                keep
+            })
+        })?;
+        check("records", db.reader()?.len()?, kept)?;
+        Ok(looked_at)
     });
     let rest = db.reader()?.len()?;
     let third = |key: &[u8]| key.last().is_some_and(|byte| byte & 2 == 2);
