@@ -22,7 +22,8 @@ use crate::{Error, Result};
 const ALIGN_BYTES: u64 = 4096;
 /// A journal that grew by less since the last checkpoint is replayed in no time.
 const WORTH_BYTES: u64 = 64 << 10;
-/// How often a checkpoint starts again when namespaces are cleared under it.
+/// How often a checkpoint starts again when namespaces are cleared under it, before it
+/// keeps writers out.
 const ATTEMPTS: u32 = 8;
 
 /// When checkpoints are taken, and the thread that takes them.
@@ -190,19 +191,21 @@ impl Engine {
             .running
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        for _ in 0..ATTEMPTS {
-            if let Some(at) = self.try_checkpoint()? {
-                self.schedule_checkpoint(at);
-                return Ok(());
+        let mut attempt = 1;
+        let taken = loop {
+            if let Some(at) = self.try_checkpoint(attempt == ATTEMPTS)? {
+                break at;
             }
-        }
+            attempt = ATTEMPTS.min(attempt + 1);
+        };
+        self.schedule_checkpoint(taken);
         drop(running);
-        let message = "namespaces were cleared faster than a checkpoint could be taken";
-        Err(Error::Io(io::Error::other(message)))
+        Ok(())
     }
 
-    /// One attempt; `None` if a namespace was cleared or dropped under it.
-    fn try_checkpoint(&self) -> Result<Option<u64>> {
+    /// One attempt; `None` if a namespace was cleared or dropped under it. That cannot
+    /// happen to one that is `alone`: it has the write side all the time.
+    fn try_checkpoint(&self, alone: bool) -> Result<Option<u64>> {
         for space in self.spaces() {
             self.check_index(&space)?;
         }
@@ -228,8 +231,9 @@ impl Engine {
             spaces: Vec::new(),
         };
         let snapshot = self.snapshots.open_at(at);
-        drop(batch);
+        let batch = alone.then_some(batch);
         let written = self.write_checkpoint(head, &captured);
+        drop(batch);
         self.close_snapshot(&snapshot);
         Ok(written?.then_some(at))
     }

@@ -196,3 +196,23 @@ fn namespaces_come_and_go_under_threads() {
     db.close().unwrap();
     assert_eq!(state(&Emdb::open(&path).unwrap()), before);
 }
+
+#[test]
+fn a_checkpoint_is_taken_however_fast_namespaces_are_cleared() {
+    let directory = tempfile::tempdir().unwrap();
+    let db = Emdb::open(directory.path().join("db")).unwrap();
+    let ends = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let (db, ends) = (&db, &ends);
+        scope.spawn(move || {
+            let space = db.namespace("cleared").unwrap();
+            while !ends.load(Ordering::Relaxed) {
+                space.insert("key", "value").unwrap();
+                space.clear().unwrap();
+            }
+        });
+        let taken: Vec<_> = (0..20).map(|_| db.checkpoint()).collect();
+        ends.store(true, Ordering::Relaxed);
+        taken.into_iter().for_each(Result::unwrap);
+    });
+}
