@@ -75,12 +75,13 @@ proptest! {
             expected.truncate(1);
         }
         journal.append(&FrameSpec::new(Kind::Put, b"z", b"")).unwrap();
-        std::mem::forget(journal);
+        let killed = disk.after_kill();
+        drop(journal);
         for kill in kills {
             prop_assert_eq!(open(&Arc::new(kill)).1, b"a");
         }
         expected.push(b'z');
-        let (journal, seen) = open(&Arc::new(disk.after_kill()));
+        let (journal, seen) = open(&Arc::new(killed));
         prop_assert_eq!(&seen, &expected);
         let mut replayed = Vec::new();
         journal.replay(emdb_format::FIRST_POSITION, &mut |frame| {
