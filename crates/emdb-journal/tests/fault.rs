@@ -661,11 +661,14 @@ fn dropping_a_journal_whose_batch_was_leaked_on_another_thread_does_not_hang() {
     let (done, ended) = mpsc::channel();
     std::thread::spawn(move || {
         let (_, journal) = simulated();
-        std::thread::scope(|scope| {
-            scope.spawn(|| std::mem::forget(journal.begin("test").unwrap()));
+        // Leaked for as long as the journal is there.
+        let batch = std::thread::scope(|scope| {
+            let begun = scope.spawn(|| journal.begin("test").unwrap());
+            begun.join().unwrap()
         });
         drop(journal);
         done.send(()).unwrap();
+        drop(batch);
     });
     ended.recv_timeout(HANG).unwrap();
 }
