@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use emdb_index::{Cursor, Entry};
-use emdb_journal::Frame;
+use emdb_journal::{Frame, Opened};
 
 use crate::engine::{Extent, Handle};
 use crate::snapshots::Ticket;
@@ -96,12 +96,17 @@ impl Stand {
     }
 
     /// The record that an index entry stands for, if it has one here.
-    pub(crate) fn see(&self, entry: Entry, extent: Extent) -> Result<Option<Frame<'_>>> {
+    pub(crate) fn see<'a>(
+        &'a self,
+        entry: Entry,
+        extent: Extent,
+        opened: &'a Opened,
+    ) -> Result<Option<Frame<'a>>> {
         let Some(id) = self.id else {
             return Ok(None);
         };
         let upto = self.snapshot.position();
-        let found = self.engine.entry_at(entry, id, upto, extent);
+        let found = self.engine.entry_at(entry, id, upto, extent, opened);
         self.check()?;
         let frame = found?.map(|(_, frame)| frame);
         Ok(frame.filter(|frame| !self.engine.is_expired(frame, Some(self.at_ms))))
@@ -170,7 +175,8 @@ impl Walk {
                 if let Some(ahead) = self.entries.get(self.at + AHEAD) {
                     self.stand.engine.journal.prefetch(ahead.location.get());
                 }
-                if let Some(frame) = self.stand.see(entry, self.extent)? {
+                let opened = Opened::new();
+                if let Some(frame) = self.stand.see(entry, self.extent, &opened)? {
                     return Ok(Some(take(&frame)));
                 }
             }

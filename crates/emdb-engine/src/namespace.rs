@@ -3,6 +3,8 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use emdb_journal::Opened;
+
 use crate::engine::{Extent, Handle, Step};
 use crate::iter::{NamespaceIter, NamespaceKeyIter, Stand, TryIter, TryKeyIter, Walk};
 use crate::space::Space;
@@ -93,7 +95,10 @@ impl Namespace {
     /// [`Error::Corrupted`] if the record is damaged.
     #[inline]
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
-        let found = self.engine.get(&self.space, key.as_ref(), Extent::Whole)?;
+        let opened = Opened::new();
+        let found = self
+            .engine
+            .get(&self.space, key.as_ref(), Extent::Whole, &opened)?;
         Ok(found.map(<[u8]>::to_vec))
     }
 
@@ -103,7 +108,11 @@ impl Namespace {
     /// [`Error::Corrupted`] if the record is damaged.
     #[inline]
     pub fn get_zerocopy(&self, key: impl AsRef<[u8]>) -> Result<Option<ValueRef>> {
-        match self.engine.get(&self.space, key.as_ref(), Extent::Whole)? {
+        let opened = Opened::new();
+        let found = self
+            .engine
+            .get(&self.space, key.as_ref(), Extent::Whole, &opened)?;
+        match found {
             Some(value) => Ok(Some(ValueRef::new(self.engine.journal.pin(value)?))),
             None => Ok(None),
         }
@@ -129,7 +138,10 @@ impl Namespace {
         key: impl AsRef<[u8]>,
         read: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>> {
-        let found = self.engine.get(&self.space, key.as_ref(), Extent::Whole)?;
+        let opened = Opened::new();
+        let found = self
+            .engine
+            .get(&self.space, key.as_ref(), Extent::Whole, &opened)?;
         Ok(found.map(read))
     }
 
@@ -177,9 +189,10 @@ impl Namespace {
     /// # Errors
     /// [`Error::Corrupted`] if the record is damaged.
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        let opened = Opened::new();
         Ok(self
             .engine
-            .get(&self.space, key.as_ref(), Extent::Head)?
+            .get(&self.space, key.as_ref(), Extent::Head, &opened)?
             .is_some())
     }
 

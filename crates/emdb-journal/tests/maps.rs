@@ -5,7 +5,7 @@ mod common;
 
 use common::probe::Probe;
 use common::{open, put};
-use emdb_journal::{Error, FileMedium, Journal, OpenMode, PinnedBytes};
+use emdb_journal::{Error, FileMedium, Journal, OpenMode, Opened, PinnedBytes};
 use tempfile::TempDir;
 
 fn small_maps() -> (TempDir, Journal) {
@@ -26,7 +26,8 @@ fn pinned_bytes_outlive_the_map_and_the_journal() {
     let mut pins: Vec<PinnedBytes> = Vec::new();
     for number in 0..200 {
         let lsn = journal.append(&put(b"k", &value(number))).unwrap();
-        let frame = journal.frame(lsn.get()).unwrap();
+        let opened = Opened::new();
+        let frame = journal.frame(lsn.get(), &opened).unwrap();
         pins.push(journal.pin(frame.value).unwrap());
     }
     for (number, pin) in pins.iter().enumerate() {
@@ -47,7 +48,8 @@ fn bytes_read_before_the_map_was_replaced_can_still_be_pinned() {
     // Otherwise a get_zerocopy that meets a growing journal says it is corrupted.
     let (_directory, journal) = small_maps();
     let lsn = journal.append(&put(b"k", &value(7))).unwrap();
-    let frame = journal.frame(lsn.get()).unwrap();
+    let opened = Opened::new();
+    let frame = journal.frame(lsn.get(), &opened).unwrap();
     for number in 0..100 {
         journal.append(&put(b"k", &value(number))).unwrap();
     }
@@ -68,7 +70,8 @@ fn readers_and_writers_go_on_while_maps_are_replaced() {
                 for number in 0..150 {
                     let bytes = value(number + thread);
                     let lsn = journal.append(&put(b"k", &bytes)).unwrap().get();
-                    let frame = journal.frame(lsn).unwrap();
+                    let opened = Opened::new();
+                    let frame = journal.frame(lsn, &opened).unwrap();
                     journal.verify(lsn, &frame).unwrap();
                     let pin = journal.pin(frame.value).unwrap();
                     assert_eq!(*pin, bytes);

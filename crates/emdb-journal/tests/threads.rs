@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::probe::Probe;
 use common::{open, put, replay};
 use emdb_format::{Frame, MARKER_BYTES, Marker};
-use emdb_journal::{Busy, Error, Journal, Kind, MemoryMedium, SimulatedMedium, Store};
+use emdb_journal::{Busy, Error, Journal, Kind, MemoryMedium, Opened, SimulatedMedium, Store};
 
 const THREADS: u64 = 4;
 const APPENDS: u64 = 1_500;
@@ -47,11 +47,12 @@ fn publishing_calls_come_in_the_order_of_positions_and_see_whole_frames() {
                             .unwrap()
                             .unwrap();
                         positions.push((before, lsn.get()));
-                        let frame = journal.frame(lsn.get()).unwrap();
+                        let opened = Opened::new();
+                        let frame = journal.frame(lsn.get(), &opened).unwrap();
                         journal.verify(lsn.get(), &frame).unwrap();
                         assert_eq!((frame.key, frame.value), (&key[..], &value[..]));
                         if before != 0 {
-                            let earlier = journal.frame(before).unwrap();
+                            let earlier = journal.frame(before, &opened).unwrap();
                             journal.verify(before, &earlier).unwrap();
                         }
                     }
@@ -206,7 +207,8 @@ fn markers(journal: &Journal) -> Vec<(u64, u64)> {
     let mut markers = Vec::new();
     let mut at = 16_384;
     while at < journal.published() {
-        let frame: Frame<'_> = journal.frame(at).unwrap();
+        let opened = Opened::new();
+        let frame: Frame<'_> = journal.frame(at, &opened).unwrap();
         journal.verify(at, &frame).unwrap();
         if frame.kind == Kind::Filler {
             let lsn = at + (frame.len() - MARKER_BYTES) as u64;

@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 
 use emdb_format::{CheckpointHead, CheckpointSpace};
 use emdb_index::Entry;
+use emdb_journal::Opened;
 
 use super::read::Extent;
 use super::{Engine, find_error};
@@ -285,7 +286,8 @@ impl Engine {
                     // Nothing newer hides it: no need to look at the record.
                     return Ok((!entry.tombstone).then_some(entry.location));
                 }
-                let version = self.entry_at(entry, *id, at, Extent::Head)?;
+                let opened = Opened::new();
+                let version = self.entry_at(entry, *id, at, Extent::Head, &opened)?;
                 Ok::<_, Error>(version.map(|(location, _)| location))
             };
             let mut sink = |bytes: &[u8]| out.write_all(bytes).map_err(Error::from);

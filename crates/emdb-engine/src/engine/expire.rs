@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use emdb_index::Cursor;
-use emdb_journal::{Frame, Kind};
+use emdb_journal::{Frame, Kind, Opened};
 
 use super::{Engine, Extent, Step};
 use crate::Result;
@@ -49,7 +49,8 @@ impl Engine {
     /// When a stored record expires or has expired.
     pub(crate) fn expiry(&self, space: &Arc<Space>, key: &[u8]) -> Result<Option<u64>> {
         self.check_open()?;
-        let frame = self.find_frame(space, self.hash(key), key, Extent::Head, u64::MAX)?;
+        let (hash, opened) = (self.hash(key), Opened::new());
+        let frame = self.find_frame(space, hash, key, Extent::Head, u64::MAX, &opened)?;
         Ok(frame.and_then(|frame| frame.expires_at_ms))
     }
 
@@ -58,10 +59,10 @@ impl Engine {
     }
 
     /// What takes the expiry of a stored record away.
-    pub(super) fn persisted<'v>(&self, stored: Option<&Frame<'v>>) -> Step<'v, bool> {
+    pub(super) fn persisted(&self, stored: Option<&Frame<'_>>) -> Step<'static, bool> {
         match stored {
             Some(frame) if frame.expires_at_ms.is_some() && !self.is_expired(frame, None) => {
-                Step::PutUntil(frame.value, None, true)
+                Step::KeepUntil(None, true)
             }
             _ => Step::Keep(false),
         }
@@ -92,7 +93,8 @@ impl Engine {
             next = self.copy_entries(space, id, at, &mut entries)?;
             for entry in &entries {
                 let position = entry.location.get();
-                let frame = self.journal.frame(position)?;
+                let opened = Opened::new();
+                let frame = self.journal.frame(position, &opened)?;
                 let Some(expiry) = frame.expires_at_ms else {
                     continue;
                 };

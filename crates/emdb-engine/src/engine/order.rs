@@ -3,9 +3,11 @@
 //! Both change together, in a writer's turn or under the write side, and while the
 //! stripe of the key's hash is locked. So at every position they know the same keys.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use emdb_index::{Cursor, Location, OrderedIndex};
+use emdb_journal::Opened;
 
 use super::Engine;
 use crate::space::Space;
@@ -44,8 +46,8 @@ impl Engine {
     }
 
     /// The key of the record at a location that an index has.
-    pub(crate) fn key_at(&self, location: Location) -> Result<&[u8]> {
-        Ok(self.journal.frame(location.get())?.key)
+    pub(crate) fn key_at(&self, location: Location) -> Result<Cow<'_, [u8]>> {
+        Ok(self.journal.key(location.get())?)
     }
 
     /// The key was not there before.
@@ -82,6 +84,7 @@ impl Engine {
 
     /// Puts the keys of a namespace in order; nobody changes it meanwhile.
     pub(super) fn build_order(&self, space: &Arc<Space>) -> Result<()> {
+        let opened = Opened::new();
         let mut keys: Vec<(u64, &[u8], Location)> = Vec::new();
         let mut entries = Vec::new();
         let mut next = Some(Cursor::default());
@@ -92,7 +95,7 @@ impl Engine {
             }
             for entry in &entries {
                 let position = entry.location.get();
-                let frame = self.journal.frame(position)?;
+                let frame = self.journal.frame(position, &opened)?;
                 // A damaged key would stand where nobody looks for it.
                 self.journal.verify_head(position, &frame)?;
                 keys.push((first_bytes(frame.key), frame.key, entry.location));

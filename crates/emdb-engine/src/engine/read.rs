@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use emdb_index::{Entry, FindError, Location, Verdict};
-use emdb_journal::{Frame, Kind};
+use emdb_journal::{Frame, Kind, Opened};
 
 use super::{Engine, index_error};
 use crate::builder::VerifyReads;
@@ -29,13 +29,13 @@ pub(crate) enum Extent {
     Head,
 }
 
-/// Whose versions a read sees.
+/// Which versions a read sees, all of them below a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum View {
     /// Those that are committed.
-    Committed,
+    Committed(u64),
     /// Those of the open batch, too: it is the reader's own.
-    Own,
+    Own(u64),
 }
 
 impl Engine {
@@ -46,9 +46,10 @@ impl Engine {
         space: &Arc<Space>,
         key: &[u8],
         extent: Extent,
+        opened: &'a Opened,
     ) -> Result<Option<&'a [u8]>> {
         self.check_open()?;
-        self.find(space, self.hash(key), key, extent, u64::MAX)
+        self.find(space, self.hash(key), key, extent, u64::MAX, opened)
     }
 
     /// The value of a key's newest committed version below `upto`, if that is live.
@@ -60,11 +61,12 @@ impl Engine {
         key: &[u8],
         extent: Extent,
         upto: u64,
+        opened: &'a Opened,
     ) -> Result<Option<&'a [u8]>> {
         match self.find_plain(space, hash, key, upto) {
             Some(value) => Ok(Some(value)),
             None => {
-                let frame = self.find_frame(space, hash, key, extent, upto)?;
+                let frame = self.find_frame(space, hash, key, extent, upto, opened)?;
                 Ok(self.unexpired(frame, None).map(|frame| frame.value))
             }
         }
@@ -78,8 +80,9 @@ impl Engine {
         key: &[u8],
         extent: Extent,
         upto: u64,
+        opened: &'a Opened,
     ) -> Result<Option<&'a [u8]>> {
-        let frame = self.find_own_frame(space, hash, key, extent, upto)?;
+        let frame = self.find_own_frame(space, hash, key, extent, upto, opened)?;
         Ok(self.unexpired(frame, None).map(|frame| frame.value))
     }
 
@@ -91,10 +94,11 @@ impl Engine {
         key: &[u8],
         extent: Extent,
         upto: u64,
+        opened: &'a Opened,
     ) -> Result<Option<Frame<'a>>> {
         let id = space.id();
         let found = space.index.find(hash, |entry| {
-            self.check(entry, id, key, extent, upto, View::Own)
+            self.check(entry, id, key, extent, View::Own(upto), opened)
         });
         match found {
             Ok(None) if space.is_broken() => Err(broken()),
@@ -116,6 +120,7 @@ impl Engine {
         extent: Extent,
         upto: u64,
         at_ms: u64,
+        opened: &'a Opened,
     ) -> Result<Option<&'a [u8]>> {
         self.journal.check_not_forked()?;
         if space.id() == id
@@ -123,7 +128,7 @@ impl Engine {
         {
             return Ok(Some(value));
         }
-        let check = |entry| self.check(entry, id, key, extent, upto, View::Committed);
+        let check = |entry| self.check(entry, id, key, extent, View::Committed(upto), opened);
         loop {
             let epoch = space.epoch();
             let found = if space.id() == id {
@@ -185,6 +190,7 @@ impl Engine {
         key: &[u8],
         extent: Extent,
         upto: u64,
+        opened: &'a Opened,
     ) -> Result<Option<Frame<'a>>> {
         loop {
             let epoch = space.epoch();
@@ -194,7 +200,7 @@ impl Engine {
             let id = space.id();
             let discards = self.journal.discards();
             let found = space.index.find(hash, |entry| {
-                self.check(entry, id, key, extent, upto, View::Committed)
+                self.check(entry, id, key, extent, View::Committed(upto), opened)
             });
             match found {
                 // A version that was discarded may have been met.
@@ -224,8 +230,8 @@ impl Engine {
         id: u32,
         key: &[u8],
         extent: Extent,
-        upto: u64,
         view: View,
+        opened: &'a Opened,
     ) -> Result<Verdict<Option<Frame<'a>>>> {
         let verify = match self.verify_reads {
             VerifyReads::Once => !entry.verified,
@@ -233,7 +239,7 @@ impl Engine {
             VerifyReads::Never => false,
         };
         let position = entry.location.get();
-        let frame = self.journal.frame(position)?;
+        let frame = self.journal.frame(position, opened)?;
         if frame.key != key || frame.namespace != id {
             // Damage may have made the key differ: verify before believing it does.
             if verify {
@@ -250,11 +256,11 @@ impl Engine {
             }
         }
         let upto = match view {
-            View::Committed => upto.min(self.journal.hidden_from()),
-            View::Own => upto,
+            View::Committed(upto) => upto.min(self.journal.hidden_from()),
+            View::Own(upto) => upto,
         };
         let version = if position >= upto {
-            self.version_below(&frame, upto)?
+            self.version_below(&frame, upto, opened)?
         } else if frame.kind == Kind::Put {
             Some(frame)
         } else {
@@ -271,7 +277,12 @@ impl Engine {
 
     /// Follows a key's versions back to the newest below `upto`; O(log n) steps.
     #[cold]
-    fn version_below<'a>(&'a self, frame: &Frame<'a>, upto: u64) -> Result<Option<Frame<'a>>> {
+    fn version_below<'a>(
+        &'a self,
+        frame: &Frame<'a>,
+        upto: u64,
+        opened: &'a Opened,
+    ) -> Result<Option<Frame<'a>>> {
         let mut frame = *frame;
         while let Some(link) = frame.previous {
             let next = if link.jump >= upto {
@@ -279,7 +290,7 @@ impl Engine {
             } else {
                 link.position
             };
-            frame = self.journal.frame(next)?;
+            frame = self.journal.frame(next, opened)?;
             // Every step is verified: the next one depends on its bytes.
             self.journal.verify(next, &frame)?;
             if next < upto {
@@ -291,15 +302,16 @@ impl Engine {
 
     /// What an index entry stands for at a snapshot: the position and the frame of the
     /// version below `upto`, if that is live and of incarnation `id`.
-    pub(crate) fn entry_at(
-        &self,
+    pub(crate) fn entry_at<'a>(
+        &'a self,
         entry: Entry,
         id: u32,
         upto: u64,
         extent: Extent,
-    ) -> Result<Option<(Location, Frame<'_>)>> {
+        opened: &'a Opened,
+    ) -> Result<Option<(Location, Frame<'a>)>> {
         let mut position = entry.location.get();
-        let mut frame = self.journal.frame(position)?;
+        let mut frame = self.journal.frame(position, opened)?;
         let verify = match self.verify_reads {
             VerifyReads::Once => !entry.verified || position >= upto,
             VerifyReads::Always => true,
@@ -323,7 +335,7 @@ impl Engine {
             } else {
                 link.position
             };
-            frame = self.journal.frame(position)?;
+            frame = self.journal.frame(position, opened)?;
             match extent {
                 Extent::Whole => self.journal.verify(position, &frame)?,
                 Extent::Head => self.journal.verify_head(position, &frame)?,
@@ -346,7 +358,9 @@ impl Engine {
         let mut at = 0;
         self.visit_many(space, keys, |hashes, keys| {
             for (hash, key) in hashes.iter().zip(keys) {
-                let found = self.find(space, *hash, key.as_ref(), Extent::Whole, upto)?;
+                let opened = Opened::new();
+                let key = key.as_ref();
+                let found = self.find(space, *hash, key, Extent::Whole, upto, &opened)?;
                 visit(at, found);
                 at += 1;
             }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use dashmap::DashMap;
 use emdb_format::{CatalogChange, CheckpointHead, CheckpointSpace, FIRST_POSITION};
 use emdb_index::{Cursor, HashIndex, ImageMemory, Location};
-use emdb_journal::{Frame, Kind, Opening, SidecarMemory};
+use emdb_journal::{Frame, Kind, Opened, Opening, SidecarMemory};
 use siphasher::sip::SipHasher13;
 
 use super::{
@@ -361,7 +361,8 @@ impl Engine {
         }
         space.begin_rebuild();
         let id = space.id();
-        let look_back = |position| self.journal.frame(position).map_err(Error::from);
+        let opened = Opened::new();
+        let look_back = |position| self.journal.frame(position, &opened).map_err(Error::from);
         let mut kept = Vec::new();
         let snapshots = self.snapshots.count() > 0;
         let rebuilt = self.journal.replay(FIRST_POSITION, &mut |replayed| {

@@ -414,7 +414,7 @@ impl Engine {
 
     /// Changes one key; `decide` sees the value that the transaction sees.
     pub(crate) fn change_in<'v, T>(
-        &'v self,
+        &self,
         number: u64,
         at: usize,
         key: &[u8],
@@ -428,11 +428,11 @@ impl Engine {
 
     /// As `change_in`; `decide` sees also a record that has expired.
     pub(crate) fn change_frame_in<'v, T>(
-        &'v self,
+        &self,
         number: u64,
         at: usize,
         key: &[u8],
-        decide: impl FnOnce(Option<&Frame<'v>>) -> Step<'v, T>,
+        decide: impl FnOnce(Option<&Frame<'_>>) -> Step<'v, T>,
     ) -> Result<T> {
         let mut staging = self.open_staging(number)?;
         staging.drain(self)?;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use emdb_format::{CatalogChange, FIRST_POSITION};
 use emdb_index::Cursor;
-use emdb_journal::{Error as Journal, Kind};
+use emdb_journal::{Error as Journal, Kind, Opened};
 
 use super::read::Extent;
 use super::{Engine, index_error};
@@ -76,12 +76,14 @@ impl Engine {
                         verified: false,
                         ..*entry
                     };
-                    let Some((location, frame)) = self.entry_at(entry, id, upto, Extent::Whole)?
-                    else {
+                    let opened = Opened::new();
+                    let seen = self.entry_at(entry, id, upto, Extent::Whole, &opened)?;
+                    let Some((location, frame)) = seen else {
                         continue;
                     };
                     let hash = self.hash(frame.key);
-                    let through = self.find_frame(&space, hash, frame.key, Extent::Head, upto)?;
+                    let through =
+                        self.find_frame(&space, hash, frame.key, Extent::Head, upto, &opened)?;
                     let same = through.is_some_and(|through| {
                         std::ptr::eq(through.key.as_ptr(), frame.key.as_ptr())
                     });

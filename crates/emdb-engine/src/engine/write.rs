@@ -1,15 +1,17 @@
 //! Writing one key: lock its stripe, look, reserve, copy, publish.
 
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use emdb_index::{Guard, Location};
-use emdb_journal::{Frame, FrameSpec, Kind, Previous};
+use emdb_journal::{Frame, FrameSpec, Kind, Opened, Previous};
 
 use super::{Engine, find_error};
 use crate::builder::VerifyReads;
 use crate::snapshots::KeptTombstone;
 use crate::space::{Delta, Space};
 use crate::{Error, Result};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// What a write decided to do after it saw the current value.
 pub(crate) enum Step<'v, T> {
@@ -17,6 +19,8 @@ pub(crate) enum Step<'v, T> {
     Put(&'v [u8], T),
     /// Store this value, to live until then, in Unix milliseconds.
     PutUntil(&'v [u8], Option<u64>, T),
+    /// Store the present value again, to live until then; nothing happens if there is none.
+    KeepUntil(Option<u64>, T),
     /// Remove the key; nothing happens if it is not there.
     Remove(T),
     /// Leave everything as it is.
@@ -41,7 +45,7 @@ impl Engine {
     /// than once; only its last answer counts.
     #[inline]
     pub(crate) fn change<'v, T>(
-        &'v self,
+        &self,
         space: &Arc<Space>,
         key: &[u8],
         call: &'static str,
@@ -56,11 +60,11 @@ impl Engine {
     /// As `change`; `decide` sees also a record that has expired.
     #[inline]
     pub(crate) fn change_frame<'v, T>(
-        &'v self,
+        &self,
         space: &Arc<Space>,
         key: &[u8],
         call: &'static str,
-        mut decide: impl FnMut(Option<&Frame<'v>>) -> Step<'v, T>,
+        mut decide: impl FnMut(Option<&Frame<'_>>) -> Step<'v, T>,
     ) -> Result<T> {
         self.check_open()?;
         let hash = self.hash(key);
@@ -80,20 +84,18 @@ impl Engine {
                 return Err(Error::NamespaceDropped);
             }
             let id = space.id();
-            let newest = self.newest(&mut guard, id, key)?;
+            let opened = Opened::new();
+            let newest = self.newest(&mut guard, id, key, &opened)?;
             let live = newest.as_ref().and_then(Newest::live);
-            let (kind, value, expires_at_ms, answer) = match decide(live) {
-                Step::Keep(answer) => return Ok(answer),
-                Step::Remove(answer) if live.is_none() => return Ok(answer),
-                Step::Remove(answer) => (Kind::Tombstone, &b""[..], None, answer),
-                Step::Put(value, answer) => (Kind::Put, value, self.default_expiry()?, answer),
-                Step::PutUntil(value, expiry, answer) => (Kind::Put, value, expiry, answer),
+            let (spec, answer) = match self.decided(decide(live), live, key)? {
+                ControlFlow::Continue(decided) => decided,
+                ControlFlow::Break(answer) => return Ok(answer),
             };
+            let (kind, expires_at_ms) = (spec.kind, spec.expires_at_ms);
             let spec = FrameSpec {
                 namespace: id,
-                expires_at_ms,
                 previous: newest.as_ref().map(|newest| self.link(newest)),
-                ..FrameSpec::new(kind, key, value)
+                ..spec
             };
             let delta = delta(&spec, live);
             if newest.is_none() {
@@ -146,6 +148,33 @@ impl Engine {
         }
     }
 
+    /// The frame that a step calls for, but for its namespace and its link; or the answer
+    /// if it calls for none.
+    #[inline]
+    pub(super) fn decided<'a, T>(
+        &self,
+        step: Step<'a, T>,
+        live: Option<&Frame<'a>>,
+        key: &'a [u8],
+    ) -> Result<ControlFlow<T, (FrameSpec<'a>, T)>> {
+        let (kind, value, expires_at_ms, answer) = match (step, live) {
+            (Step::Keep(answer), _) | (Step::Remove(answer) | Step::KeepUntil(_, answer), None) => {
+                return Ok(ControlFlow::Break(answer));
+            }
+            (Step::Remove(answer), Some(_)) => (Kind::Tombstone, &b""[..], None, answer),
+            (Step::Put(value, answer), _) => (Kind::Put, value, self.default_expiry()?, answer),
+            (Step::PutUntil(value, expiry, answer), _) => (Kind::Put, value, expiry, answer),
+            (Step::KeepUntil(expiry, answer), Some(frame)) => {
+                (Kind::Put, frame.value, expiry, answer)
+            }
+        };
+        let spec = FrameSpec {
+            expires_at_ms,
+            ..FrameSpec::new(kind, key, value)
+        };
+        Ok(ControlFlow::Continue((spec, answer)))
+    }
+
     /// Bytes of the journal that nothing points at any more. Only in a writer's turn
     /// or under the write side.
     pub(super) fn add_dead(&self, bytes: u64) {
@@ -160,7 +189,8 @@ impl Engine {
     pub(super) fn make_room(&self, guard: &mut Guard<'_>) -> Result<()> {
         guard
             .make_room(|location| {
-                let frame = self.journal.frame(location.get())?;
+                let opened = Opened::new();
+                let frame = self.journal.frame(location.get(), &opened)?;
                 self.journal.verify_head(location.get(), &frame)?;
                 Ok(self.hash(frame.key))
             })
@@ -174,11 +204,12 @@ impl Engine {
         guard: &mut Guard<'_>,
         id: u32,
         key: &[u8],
+        opened: &'a Opened,
     ) -> Result<Option<Newest<'a>>> {
         let mut newest = None;
         guard.find(|entry| {
             let position = entry.location.get();
-            let frame = self.journal.frame(position)?;
+            let frame = self.journal.frame(position, opened)?;
             let verify = match self.verify_reads {
                 VerifyReads::Once => !entry.verified,
                 VerifyReads::Always => true,
@@ -201,7 +232,8 @@ impl Engine {
     pub(super) fn link(&self, newest: &Newest<'_>) -> Previous {
         let link = newest.frame.previous;
         let jump_link = link.and_then(|link| {
-            let frame = self.journal.frame(link.jump).ok()?;
+            let opened = Opened::new();
+            let frame = self.journal.frame(link.jump, &opened).ok()?;
             // A damaged frame gives no shortcut, but it does not stand in the way.
             self.journal.verify_head(link.jump, &frame).ok()?;
             frame.previous

@@ -4,6 +4,8 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 
+use emdb_journal::Opened;
+
 use crate::Result;
 use crate::engine::{Extent, Handle};
 use crate::iter::{NamespaceIter, NamespaceKeyIter, Stand, TryIter, TryKeyIter, Walk};
@@ -85,11 +87,25 @@ impl SnapshotNamespace {
         Ok(Walk::new(self.stand()?, extent))
     }
 
-    fn find(&self, hash: u64, key: &[u8], extent: Extent) -> Result<Option<&[u8]>> {
+    fn find<'a>(
+        &'a self,
+        hash: u64,
+        key: &[u8],
+        extent: Extent,
+        opened: &'a Opened,
+    ) -> Result<Option<&'a [u8]>> {
         let Some(id) = self.id() else { return Ok(None) };
         let upto = self.ticket.position();
-        self.engine
-            .find_at(self.space(), id, hash, key, extent, upto, self.at_ms)
+        self.engine.find_at(
+            self.space(),
+            id,
+            hash,
+            key,
+            extent,
+            upto,
+            self.at_ms,
+            opened,
+        )
     }
 
     /// The namespace's name; empty for the default namespace.
@@ -112,7 +128,8 @@ impl SnapshotNamespace {
     /// As [`get`](Self::get).
     pub fn get_zerocopy(&self, key: impl AsRef<[u8]>) -> Result<Option<ValueRef>> {
         let key = key.as_ref();
-        match self.find(self.engine.hash(key), key, Extent::Whole)? {
+        let opened = Opened::new();
+        match self.find(self.engine.hash(key), key, Extent::Whole, &opened)? {
             Some(value) => Ok(Some(ValueRef::new(self.engine.journal.pin(value)?))),
             None => Ok(None),
         }
@@ -128,7 +145,8 @@ impl SnapshotNamespace {
         read: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>> {
         let key = key.as_ref();
-        let found = self.find(self.engine.hash(key), key, Extent::Whole)?;
+        let opened = Opened::new();
+        let found = self.find(self.engine.hash(key), key, Extent::Whole, &opened)?;
         Ok(found.map(read))
     }
 
@@ -160,7 +178,8 @@ impl SnapshotNamespace {
         let mut at = 0;
         self.engine.visit_many(self.space(), keys, |hashes, keys| {
             for (hash, key) in hashes.iter().zip(keys) {
-                visit(at, self.find(*hash, key.as_ref(), Extent::Whole)?);
+                let opened = Opened::new();
+                visit(at, self.find(*hash, key.as_ref(), Extent::Whole, &opened)?);
                 at += 1;
             }
             Ok(())
@@ -173,7 +192,8 @@ impl SnapshotNamespace {
     /// As [`get`](Self::get).
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let key = key.as_ref();
-        let found = self.find(self.engine.hash(key), key, Extent::Head)?;
+        let opened = Opened::new();
+        let found = self.find(self.engine.hash(key), key, Extent::Head, &opened)?;
         Ok(found.is_some())
     }
 

@@ -4,6 +4,8 @@
 use std::marker::PhantomData;
 use std::ops::ControlFlow;
 
+use emdb_journal::Opened;
+
 use crate::Result;
 use crate::engine::{Attempt, Extent, Handle, Step};
 use crate::iter::{NamespaceIter, NamespaceKeyIter, Stand, TryIter, TryKeyIter, Walk};
@@ -110,7 +112,8 @@ impl<'t> TransactionNamespace<'t> {
     /// # Errors
     /// As [`get`](Self::get).
     pub fn get_zerocopy(&self, key: impl AsRef<[u8]>) -> Result<Option<ValueRef>> {
-        match self.find(key.as_ref(), Extent::Whole)? {
+        let opened = Opened::new();
+        match self.find(key.as_ref(), Extent::Whole, &opened)? {
             Some(value) => Ok(Some(ValueRef::new(self.engine.journal.pin(value)?))),
             None => Ok(None),
         }
@@ -125,11 +128,18 @@ impl<'t> TransactionNamespace<'t> {
         key: impl AsRef<[u8]>,
         read: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>> {
-        Ok(self.find(key.as_ref(), Extent::Whole)?.map(read))
+        let opened = Opened::new();
+        Ok(self.find(key.as_ref(), Extent::Whole, &opened)?.map(read))
     }
 
-    fn find(&self, key: &[u8], extent: Extent) -> Result<Option<&'t [u8]>> {
-        self.engine.get_in(self.number, self.at, key, extent)
+    fn find<'a>(
+        &'a self,
+        key: &[u8],
+        extent: Extent,
+        opened: &'a Opened,
+    ) -> Result<Option<&'a [u8]>> {
+        self.engine
+            .get_in(self.number, self.at, key, extent, opened)
     }
 
     /// Copies of the values of many keys, in their order, with the memory that they
@@ -165,7 +175,9 @@ impl<'t> TransactionNamespace<'t> {
     /// # Errors
     /// As [`get`](Self::get).
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        Ok(self.find(key.as_ref(), Extent::Head)?.is_some())
+        let opened = Opened::new();
+        let found = self.find(key.as_ref(), Extent::Head, &opened)?;
+        Ok(found.is_some())
     }
 
     /// How many records the transaction sees; exact, and costs nothing.
@@ -248,7 +260,8 @@ impl<'t> TransactionNamespace<'t> {
     ) -> Result<Option<Vec<u8>>> {
         let key = key.as_ref();
         loop {
-            let old = self.find(key, Extent::Whole)?;
+            let opened = Opened::new();
+            let old = self.find(key, Extent::Whole, &opened)?;
             let new = change(old);
             if self.compare_and_swap(key, old, new.as_deref())?.is_ok() {
                 return Ok(new);

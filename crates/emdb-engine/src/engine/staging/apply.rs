@@ -1,10 +1,11 @@
 //! From a staged record to its frame and its index entry, and from there to a commit.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::{Arc, MutexGuard};
 
 use emdb_index::Location;
-use emdb_journal::{Batch, Frame, FrameSpec, Kind, Lsn};
+use emdb_journal::{Batch, Frame, FrameSpec, Kind, Lsn, Opened};
 
 use super::{Staging, Touched};
 use crate::engine::read::Extent;
@@ -124,30 +125,28 @@ impl Staging {
     /// Appends a frame and points the index at it.
     pub(super) fn change<'v, T>(
         &mut self,
-        engine: &'v Engine,
+        engine: &Engine,
         at: usize,
         hash: u64,
         key: &[u8],
-        decide: impl FnOnce(Option<&Frame<'v>>) -> Step<'v, T>,
+        decide: impl FnOnce(Option<&Frame<'_>>) -> Step<'v, T>,
     ) -> Result<T> {
         let touched = self.touched.get_mut(at).filter(|touched| !touched.gone);
         let touched = touched.ok_or(Error::NamespaceDropped)?;
         let batch = self.batch.as_mut().ok_or(Error::Closed)?;
         let mut guard = engine.lock_in_batch(&touched.space, hash)?;
-        let newest = engine.newest(&mut guard, touched.id, key)?;
+        let opened = Opened::new();
+        let newest = engine.newest(&mut guard, touched.id, key, &opened)?;
         let live = newest.as_ref().and_then(Newest::live);
-        let (kind, value, expires_at_ms, answer) = match decide(live) {
-            Step::Keep(answer) => return Ok(answer),
-            Step::Remove(answer) if live.is_none() => return Ok(answer),
-            Step::Remove(answer) => (Kind::Tombstone, &b""[..], None, answer),
-            Step::Put(value, answer) => (Kind::Put, value, engine.default_expiry()?, answer),
-            Step::PutUntil(value, expiry, answer) => (Kind::Put, value, expiry, answer),
+        let (spec, answer) = match engine.decided(decide(live), live, key)? {
+            ControlFlow::Continue(decided) => decided,
+            ControlFlow::Break(answer) => return Ok(answer),
         };
+        let (kind, expires_at_ms) = (spec.kind, spec.expires_at_ms);
         let spec = FrameSpec {
             namespace: touched.id,
-            expires_at_ms,
             previous: newest.as_ref().map(|newest| engine.link(newest)),
-            ..FrameSpec::new(kind, key, value)
+            ..spec
         };
         if newest.is_none() {
             engine.make_room(&mut guard)?;
@@ -262,7 +261,8 @@ impl Engine {
         }
         // It may stay the only one.
         let space = &staging.touched(at)?.space;
-        let Some(old) = self.find_own(space, hash, key, Extent::Whole, u64::MAX)? else {
+        let opened = Opened::new();
+        let Some(old) = self.find_own(space, hash, key, Extent::Whole, u64::MAX, &opened)? else {
             return Ok(None);
         };
         let old = take(old);
@@ -271,18 +271,19 @@ impl Engine {
     }
 
     /// The value that the transaction sees.
-    pub(crate) fn get_in(
-        &self,
+    pub(crate) fn get_in<'a>(
+        &'a self,
         number: u64,
         at: usize,
         key: &[u8],
         extent: Extent,
-    ) -> Result<Option<&[u8]>> {
+        opened: &'a Opened,
+    ) -> Result<Option<&'a [u8]>> {
         let hash = self.hash(key);
         let mut staging = self.open_staging(number)?;
         staging.drain(self)?;
         let space = &staging.touched(at)?.space;
-        self.find_own(space, hash, key, extent, u64::MAX)
+        self.find_own(space, hash, key, extent, u64::MAX, opened)
     }
 
     /// When a record that the transaction sees expires or has expired.
@@ -292,7 +293,8 @@ impl Engine {
         let mut staging = self.open_staging(number)?;
         staging.drain(self)?;
         let space = &staging.touched(at)?.space;
-        let frame = self.find_own_frame(space, hash, key, Extent::Head, u64::MAX)?;
+        let opened = Opened::new();
+        let frame = self.find_own_frame(space, hash, key, Extent::Head, u64::MAX, &opened)?;
         Ok(frame.and_then(|frame| frame.expires_at_ms))
     }
 
@@ -311,15 +313,17 @@ impl Engine {
     ) -> Result<()> {
         let (space, upto) = self.sight(number, at)?;
         let mut seen = 0;
-        let mut found = Vec::new();
         self.visit_many(&space, keys, |hashes, keys| {
+            let opened = Opened::new();
+            let mut found = Vec::with_capacity(keys.len());
             let staging = self.open_staging(number)?;
             for (hash, key) in hashes.iter().zip(keys) {
-                found.push(self.find_own(&space, *hash, key.as_ref(), Extent::Whole, upto)?);
+                let key = key.as_ref();
+                found.push(self.find_own(&space, *hash, key, Extent::Whole, upto, &opened)?);
             }
             // Nothing is locked while users' code runs.
             drop(staging);
-            for value in found.drain(..) {
+            for value in found {
                 visit(seen, value);
                 seen += 1;
             }
@@ -382,7 +386,8 @@ impl Engine {
         let (space, id) = (&touched.space, touched.id);
         let (key, value) = held.key_and_value();
         let mut guard = self.lock_in_batch(space, held.hash)?;
-        let newest = self.newest(&mut guard, id, key)?;
+        let opened = Opened::new();
+        let newest = self.newest(&mut guard, id, key, &opened)?;
         let live = newest.as_ref().and_then(Newest::live);
         let kind = match (held.removes, live) {
             (false, _) => Kind::Put,
@@ -438,7 +443,8 @@ impl Engine {
         // A snapshot that is opened from here on sees the commit.
         let needed = !self.snapshots.all_after(*last);
         let mut ahead = removed.iter().filter_map(|position| {
-            let frame = self.journal.frame(*position).ok()?;
+            let opened = Opened::new();
+            let frame = self.journal.frame(*position, &opened).ok()?;
             let of_frame = |touched: &&Touched| touched.id == frame.namespace;
             let space = &touched.iter().find(of_frame)?.space;
             let hash = self.hash(frame.key);
@@ -471,7 +477,7 @@ impl Engine {
         {
             guard.remove();
             if let Ok(key) = self.key_at(location) {
-                self.order_remove(space, key, position);
+                self.order_remove(space, &key, position);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use emdb_index::Location;
-use emdb_journal::{Batch, Kind};
+use emdb_journal::{Batch, Kind, Opened};
 
 use super::Staging;
 use crate::engine::Engine;
@@ -41,7 +41,8 @@ impl Staging {
             .collect();
         let mut position = from;
         while position < end {
-            let Ok(frame) = engine.journal.frame(position) else {
+            let opened = Opened::new();
+            let Ok(frame) = engine.journal.frame(position, &opened) else {
                 return;
             };
             if matches!(frame.kind, Kind::Put | Kind::Tombstone) && frame.batch {
@@ -101,7 +102,8 @@ impl Engine {
         let Ok(mut guard) = self.lock_in_batch(space, hash) else {
             return;
         };
-        let newest = self.newest(&mut guard, id, key);
+        let opened = Opened::new();
+        let newest = self.newest(&mut guard, id, key, &opened);
         let Ok(Some(undone)) = newest else {
             return;
         };
@@ -113,7 +115,7 @@ impl Engine {
         };
         let tombstone = self
             .journal
-            .frame(location.get())
+            .frame(location.get(), &opened)
             .is_ok_and(|frame| frame.kind == Kind::Tombstone);
         guard.replace(location, tombstone);
         self.order_replace(space, key, undone, location);
