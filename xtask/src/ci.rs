@@ -35,10 +35,10 @@ pub(crate) fn run(root: &Path, extent: Extent) -> Result<(), String> {
     )
     .run(root)?;
     Step::cargo("test", "test").run(root)?;
-    // What features add, through the database and in the one crate that has code of theirs.
+    // What features add, through the database and in the crates that have code of theirs.
     Step::cargo(
         "test features",
-        "test -p emdb -p emdb-journal --all-features",
+        "test -p emdb -p emdb-journal -p emdb-crypto --all-features",
     )
     .run(root)?;
     Step::cargo("docs", "doc --workspace --no-deps --all-features")

@@ -151,3 +151,6 @@ fn nonce_bytes(nonce: u64) -> [u8; NONCE_LEN] {
     number.copy_from_slice(&nonce.to_le_bytes());
     bytes
 }
+
+#[cfg(test)]
+mod tests;

@@ -173,7 +173,7 @@ pub(crate) struct SlotKeys {
     pub(crate) commitment: Secret,
 }
 
-fn argon2id(params: KdfParams, passphrase: &[u8], salt: &[u8; 16]) -> Result<Secret, Error> {
+fn argon2id(params: KdfParams, passphrase: &[u8], salt: &[u8]) -> Result<Secret, Error> {
     params.check_ceiling()?;
     let refused = |_| Error::InvalidParams("impossible key derivation");
     let params = Params::new(params.memory_kib, params.passes, params.lanes, Some(32));
@@ -193,3 +193,6 @@ fn argon2id(params: KdfParams, passphrase: &[u8], salt: &[u8; 16]) -> Result<Sec
         .map_err(refused)?;
     Ok(key)
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,6 +64,13 @@ pub(crate) fn random(bytes: &mut [u8]) -> Result<(), Error> {
 pub struct MasterKey(Secret);
 
 impl MasterKey {
+    #[cfg(test)]
+    pub(crate) fn known(bytes: [u8; KEY_LEN]) -> Self {
+        let mut key = Secret::zero();
+        *key.bytes_mut() = bytes;
+        Self(key)
+    }
+
     /// A new random key, for a new database.
     ///
     /// # Errors
@@ -148,3 +155,6 @@ impl fmt::Debug for HeaderKey {
         f.write_str("HeaderKey(..)")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -219,7 +219,7 @@ fn head(kdf: Kdf) -> [u8; HEAD_LEN] {
 
 /// Joins parts whose lengths make up that of `out`.
 fn fill(out: &mut [u8], parts: &[&[u8]]) {
-    debug_assert_eq!(out.len(), parts.iter().map(|part| part.len()).sum());
+    debug_assert_eq!(out.len(), parts.concat().len());
     let bytes = parts.iter().copied().flatten();
     out.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
 }

@@ -53,6 +53,8 @@ mod error;
 mod kdf;
 mod key;
 mod keyslot;
+#[cfg(test)]
+mod testing;
 
 pub use aead::{Cipher, TAG_LEN};
 pub use epoch::{Epoch, EpochKey, MAX_BYTES_PER_EPOCH, MAX_FRAMES_PER_EPOCH, Purpose, SALT_LEN};
