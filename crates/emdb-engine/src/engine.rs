@@ -23,6 +23,7 @@ mod expire;
 mod order;
 mod read;
 mod recover;
+mod replay;
 mod staging;
 mod timer;
 mod verify;

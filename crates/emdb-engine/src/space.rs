@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use emdb_index::{Detached, HashIndex, OrderedIndex};
+use emdb_journal::Frame;
 
 /// A namespace.
 ///
@@ -62,6 +63,21 @@ pub(crate) struct Delta {
 }
 
 impl Delta {
+    /// Counts a record that is there from now on, given the bytes of its key and value.
+    #[inline]
+    pub(crate) fn put(&mut self, logical_bytes: u64) {
+        self.records += 1;
+        self.logical_bytes += logical_bytes as i64;
+    }
+
+    /// Counts a record that is no longer there.
+    #[inline]
+    pub(crate) fn remove(&mut self, old: &Frame<'_>) {
+        self.records -= 1;
+        self.logical_bytes -= (old.key.len() + old.value.len()) as i64;
+        self.dead_bytes += old.len() as u64;
+    }
+
     pub(crate) fn add(&mut self, other: Delta) {
         self.records += other.records;
         self.logical_bytes += other.logical_bytes;

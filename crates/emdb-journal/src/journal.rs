@@ -104,7 +104,7 @@ impl Journal {
         options: Options,
         mut visit: impl FnMut(Replayed<'_>),
     ) -> Result<Self, Error> {
-        let mut opening = Opening::new(medium, options)?;
+        let opening = Opening::new(medium, options)?;
         opening.replay(emdb_format::FIRST_POSITION, &mut |replayed| {
             visit(replayed);
             Ok::<(), Error>(())

@@ -4,6 +4,8 @@
 //! lies below the position from which replay began, and nothing above the tail will
 //! ever be read. Nothing is written before `finish`.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use emdb_format::{
     BatchSum, Commit, Discard, FIRST_POSITION, FORMAT_VERSION, FormatError, Frame, FrameSpec,
     HEADER_BYTES, HEADER_SLOT_BYTES, HEADER_SLOTS, Header, Kind, MARKER_ALIGN, MARKER_BYTES,
@@ -24,7 +26,7 @@ pub struct Opening {
     header: Header,
     extents: Extents,
     len: u64,
-    recovered: Option<Recovered>,
+    recovered: Mutex<Option<Recovered>>,
 }
 
 /// A frame that counts.
@@ -121,7 +123,7 @@ impl Opening {
             header,
             extents,
             len,
-            recovered: None,
+            recovered: Mutex::new(None),
         })
     }
 
@@ -148,7 +150,7 @@ impl Opening {
     /// [`Error::Corrupted`] for damage below the confirmed position, and whatever
     /// `visit` returns.
     pub fn replay<E: From<Error>>(
-        &mut self,
+        &self,
         from: u64,
         visit: &mut dyn FnMut(Replayed<'_>) -> Result<(), E>,
     ) -> Result<Recovered, E> {
@@ -164,7 +166,7 @@ impl Opening {
             confirmed: end.confirmed,
             open_batch: end.open_batch,
         };
-        self.recovered = Some(recovered);
+        *self.recovered() = Some(recovered);
         Ok(recovered)
     }
 
@@ -180,12 +182,19 @@ impl Opening {
         Frame::parse(bytes).map_err(|error| corrupt(position, error))
     }
 
+    fn recovered(&self) -> MutexGuard<'_, Option<Recovered>> {
+        self.recovered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Cuts a torn tail and gives the journal.
     ///
     /// # Errors
     /// [`Error::Io`] if the cut fails; opening again tries it again.
-    pub fn finish(mut self) -> Result<Journal, Error> {
-        let recovered = match self.recovered {
+    pub fn finish(self) -> Result<Journal, Error> {
+        let recovered = *self.recovered();
+        let recovered = match recovered {
             Some(recovered) => recovered,
             None => self.replay(self.header.confirmed, &mut |_| Ok::<(), Error>(()))?,
         };

@@ -695,8 +695,7 @@ fn replay_position_behind_the_end_of_the_file_is_refused() {
     let (medium, journal) = simulated();
     journal.append(&put(b"a", b"1")).unwrap();
     journal.close().unwrap();
-    let mut opening =
-        Opening::new(Box::new(disk(&medium.live_bytes())), Options::default()).unwrap();
+    let opening = Opening::new(Box::new(disk(&medium.live_bytes())), Options::default()).unwrap();
     let replayed = opening.replay(journal.published() + 10, &mut |_| Ok::<(), Error>(()));
     assert!(matches!(replayed, Err(Error::Corrupted { .. })));
 }

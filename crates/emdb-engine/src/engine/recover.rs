@@ -1,25 +1,24 @@
 //! Opening: the checkpoint's image if it fits, then the journal from there on.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 
 use dashmap::DashMap;
 use emdb_format::{CatalogChange, CheckpointHead, CheckpointSpace, FIRST_POSITION};
-use emdb_index::{Cursor, HashIndex, ImageMemory, Location};
+use emdb_index::{Cursor, HashIndex, ImageMemory};
 use emdb_journal::{Frame, Kind, Opened, Opening, SidecarMemory};
 use siphasher::sip::SipHasher13;
 
-use super::{
-    Catalog, Checkpoints, Engine, EngineOptions, Handle, Staging, Timer, find_error, index_error,
-};
+use super::replay::{self, Change};
+use super::{Catalog, Checkpoints, Engine, EngineOptions, Handle, Staging, Timer};
 use crate::clock::Clock;
 use crate::snapshots::{KeptTombstone, Snapshots};
-use crate::space::{Delta, Space};
+use crate::space::Space;
 use crate::{Error, Result};
 
 /// Builds the database that a journal holds.
-pub(crate) fn open(mut opening: Opening, options: EngineOptions) -> Result<Handle> {
+pub(crate) fn open(opening: Opening, options: EngineOptions) -> Result<Handle> {
     let hasher = hasher(&opening.header().hash_seed);
     let checkpoint = Recovery::from_checkpoint(&opening, hasher)
         // An index cannot be rebuilt later without the write side.
@@ -27,13 +26,13 @@ pub(crate) fn open(mut opening: Opening, options: EngineOptions) -> Result<Handl
     // An image that does not fit its journal is only a cache gone stale; damage of the
     // journal itself shows again below.
     let restored = checkpoint.and_then(|(mut recovery, from)| {
-        let replayed = recovery.replay(&mut opening, from);
+        let replayed = recovery.replay(&opening, from);
         replayed.is_ok().then_some((recovery, from))
     });
     let stale = restored.is_none() && has_sidecar(&opening);
     let (recovery, from) = match restored {
         Some(restored) => restored,
-        None => (Recovery::from_start(&mut opening, hasher)?, FIRST_POSITION),
+        None => (Recovery::from_start(&opening, hasher)?, FIRST_POSITION),
     };
     let journal = opening.finish()?;
     if stale && !journal.is_read_only() {
@@ -102,18 +101,7 @@ struct Recovery {
     by_id: HashMap<u32, Arc<Space>>,
     next_id: u32,
     dead_bytes: u64,
-    queue: VecDeque<Waiting>,
 }
-
-/// A frame whose bucket is on its way into the cache.
-struct Waiting {
-    space: Arc<Space>,
-    hash: u64,
-    position: u64,
-}
-
-/// Frames looked ahead.
-const AHEAD: usize = 16;
 
 impl Recovery {
     fn new(hasher: SipHasher13) -> Self {
@@ -123,7 +111,6 @@ impl Recovery {
             by_id: HashMap::new(),
             next_id: 1,
             dead_bytes: 0,
-            queue: VecDeque::with_capacity(AHEAD + 1),
         };
         recovery.insert(Space::new(String::new(), 0, 0, HashIndex::new()));
         recovery
@@ -137,7 +124,7 @@ impl Recovery {
         self.by_id.insert(space.id(), space);
     }
 
-    fn from_start(opening: &mut Opening, hasher: SipHasher13) -> Result<Self> {
+    fn from_start(opening: &Opening, hasher: SipHasher13) -> Result<Self> {
         let mut recovery = Self::new(hasher);
         recovery.replay(opening, FIRST_POSITION)?;
         Ok(recovery)
@@ -186,58 +173,45 @@ impl Recovery {
         })
     }
 
-    fn replay(&mut self, opening: &mut Opening, from: u64) -> Result<()> {
-        opening.replay(from, &mut |replayed| {
-            let (position, frame) = (replayed.position, replayed.frame);
-            let look_back = |position| replayed.frame_at(position).map_err(Error::from);
-            if frame.kind == Kind::Catalog {
-                self.drain(&look_back, 0)?;
-                return self.change_catalog(position, frame);
-            }
-            let Some(space) = self.by_id.get(&frame.namespace) else {
-                return Err(Error::corrupted(
-                    position,
-                    "a record of an unknown namespace",
-                ));
-            };
-            let hash = self.hasher.hash(frame.key);
-            space.index.prefetch(hash);
-            self.queue.push_back(Waiting {
-                space: Arc::clone(space),
-                hash,
-                position,
-            });
-            self.drain(&look_back, AHEAD)
-        })?;
-        let opening = &*opening;
-        self.drain(&|position| opening.frame(position).map_err(Error::from), 0)
+    fn replay(&mut self, opening: &Opening, from: u64) -> Result<()> {
+        let look_back = |position| opening.frame(position).map_err(Error::from);
+        replay::changes(opening, from, &self.hasher.clone(), &mut |changes| {
+            self.apply(changes, &look_back)
+        })
     }
 
-    /// Applies waiting frames until at most `left` are left.
-    fn drain<'a>(
+    /// Applies changes in order, the index lines they need on their way before.
+    fn apply<'a>(
         &mut self,
+        changes: &[Change],
         look_back: &dyn Fn(u64) -> Result<Frame<'a>>,
-        left: usize,
     ) -> Result<()> {
-        while self.queue.len() > left {
-            let Some(Waiting {
-                space,
-                hash,
-                position,
-            }) = self.queue.pop_front()
-            else {
-                break;
+        /// Changes looked ahead.
+        const AHEAD: usize = 16;
+        // Neighbours are mostly of one namespace.
+        let mut near: Option<Arc<Space>> = None;
+        for (at, change) in changes.iter().enumerate() {
+            if let Some(next) = changes.get(at + AHEAD)
+                && let Some(space) = &near
+                && space.id() == next.namespace
+            {
+                space.index.prefetch(next.hash);
+            }
+            if change.kind == Kind::Catalog {
+                self.change_catalog(change.position, &look_back(change.position)?)?;
+                near = None;
+                continue;
+            }
+            let space = match &near {
+                Some(space) if space.id() == change.namespace => space,
+                _ => {
+                    let space = self.by_id.get(&change.namespace).ok_or_else(|| {
+                        Error::corrupted(change.position, "a record of an unknown namespace")
+                    })?;
+                    near.insert(Arc::clone(space))
+                }
             };
-            let frame = look_back(position)?;
-            let delta = apply(
-                &space,
-                &self.hasher,
-                hash,
-                position,
-                &frame,
-                look_back,
-                &mut |_| false,
-            )?;
+            let delta = change.apply(space, &self.hasher, look_back, &mut |_| false)?;
             self.dead_bytes = self.dead_bytes.saturating_add(delta.dead_bytes);
         }
         Ok(())
@@ -262,56 +236,6 @@ impl Recovery {
         self.next_id = self.next_id.max(id.saturating_add(1));
         Ok(())
     }
-}
-
-/// Applies one frame to its namespace. The frame says itself which version it
-/// replaces, so no key is compared and nothing else is read but the sizes of that.
-fn apply<'a>(
-    space: &Space,
-    hasher: &SipHasher13,
-    hash: u64,
-    position: u64,
-    frame: &Frame<'_>,
-    look_back: &dyn Fn(u64) -> Result<Frame<'a>>,
-    keep_tombstone: &mut dyn FnMut(u64) -> bool,
-) -> Result<Delta> {
-    let location =
-        Location::new(position).ok_or_else(|| Error::corrupted(position, "impossible position"))?;
-    let mut guard = space.index.lock(hash).map_err(index_error)?;
-    let old = match frame.previous {
-        Some(link) => Some((link.position, look_back(link.position)?)),
-        None => None,
-    };
-    let in_index = old.as_ref().and_then(|(position, _)| {
-        Location::new(*position).and_then(|location| guard.find_location(location))
-    });
-    let old = old.filter(|(_, old)| old.kind == Kind::Put);
-    if old.is_some() && in_index.is_none() {
-        return Err(Error::corrupted(
-            position,
-            "the version that is replaced is not indexed",
-        ));
-    }
-    let spec = emdb_journal::FrameSpec {
-        namespace: frame.namespace,
-        ..emdb_journal::FrameSpec::new(frame.kind, frame.key, frame.value)
-    };
-    let delta = super::write::delta(&spec, old.as_ref().map(|(_, frame)| frame));
-    match (frame.kind, in_index.is_some()) {
-        (Kind::Put, true) => guard.replace(location, false),
-        (Kind::Put, false) => {
-            guard
-                .make_room(|location| Ok(hasher.hash(look_back(location.get())?.key)))
-                .map_err(find_error)?;
-            guard.insert(location, false);
-        }
-        (Kind::Tombstone, true) if keep_tombstone(position) => guard.replace(location, true),
-        (Kind::Tombstone, true) => guard.remove(),
-        _ => return Err(Error::corrupted(position, "a tombstone of nothing")),
-    }
-    drop(guard);
-    space.apply(&delta);
-    Ok(delta)
 }
 
 /// The image of one namespace's index.
@@ -370,22 +294,16 @@ impl Engine {
             if frame.kind == Kind::Catalog || frame.namespace != id {
                 return Ok(());
             }
-            let (hash, position) = (self.hash(frame.key), replayed.position);
-            apply(
-                space,
-                &self.hasher,
-                hash,
-                position,
-                frame,
-                &look_back,
-                &mut |position| {
-                    if snapshots {
-                        kept.push((hash, position));
-                    }
-                    snapshots
-                },
-            )
-            .map(drop)
+            let change = Change::new(&self.hasher, replayed.position, frame);
+            let mut keep_tombstone = |position| {
+                if snapshots {
+                    kept.push((change.hash, position));
+                }
+                snapshots
+            };
+            change
+                .apply(space, &self.hasher, &look_back, &mut keep_tombstone)
+                .map(drop)
         });
         let rebuilt = match rebuilt {
             // Readers that miss wait, so this looks at the index itself.

@@ -247,13 +247,10 @@ impl Engine {
 pub(super) fn delta(spec: &FrameSpec<'_>, old: Option<&Frame<'_>>) -> Delta {
     let mut delta = Delta::default();
     if let Some(old) = old {
-        delta.records -= 1;
-        delta.logical_bytes -= (old.key.len() + old.value.len()) as i64;
-        delta.dead_bytes += old.len() as u64;
+        delta.remove(old);
     }
     if spec.kind == Kind::Put {
-        delta.records += 1;
-        delta.logical_bytes += (spec.key.len() + spec.value.len()) as i64;
+        delta.put((spec.key.len() + spec.value.len()) as u64);
     } else {
         delta.dead_bytes += spec.encoded_len().unwrap_or(0) as u64;
     }

@@ -6,6 +6,8 @@
     reason = "a helper that fails fails its test"
 )]
 
+mod long;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
