@@ -42,11 +42,6 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    pub(crate) fn u16(&mut self) -> Result<u16, FormatError> {
-        Ok(u16::from_le_bytes(self.array()?))
-    }
-
-    #[inline]
     pub(crate) fn u32(&mut self) -> Result<u32, FormatError> {
         Ok(u32::from_le_bytes(self.array()?))
     }
@@ -108,11 +103,6 @@ impl<'a> Writer<'a> {
 
     #[inline]
     pub(crate) fn u8(&mut self, value: u8) -> Result<(), FormatError> {
-        self.put(&value.to_le_bytes())
-    }
-
-    #[inline]
-    pub(crate) fn u16(&mut self, value: u16) -> Result<(), FormatError> {
         self.put(&value.to_le_bytes())
     }
 

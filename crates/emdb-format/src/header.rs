@@ -16,14 +16,12 @@
 //! | 64 | 16 | hash seed |
 //! | 80 | 16 | marker tag |
 //! | 96 | 1 | cipher, 0 for none |
-//! | 97 | 1 | key derivation, 0 for none |
-//! | 98 | 2 | zero |
-//! | 100 | 12 | key derivation cost: memory in KiB, passes, lanes (4 bytes each) |
-//! | 112 | 32 | key derivation salt |
-//! | 144 | 160 | two wrapped master keys of 80 bytes |
-//! | 304 | 32 | key commitment |
+//! | 97 | 7 | zero |
+//! | 104 | 224 | two key slots of 112 bytes; all zero for an empty one |
+//! | 328 | 8 | zero |
 //! | 336 | 16 | nonce of the newest checkpoint, zero for none |
-//! | 352 | 3740 | zero |
+//! | 352 | 3708 | zero |
+//! | 4060 | 32 | code that authenticates all of the above, zero in a plaintext database |
 //! | 4092 | 4 | CRC32C of the above |
 
 use crate::bytes::{Reader, Writer};
@@ -32,44 +30,32 @@ use crate::limits::{FIRST_POSITION, FORMAT_VERSION, HEADER_SLOT_BYTES, POSITION_
 
 const MAGIC: [u8; 8] = *b"emdb\x00\r\n\x1a";
 const CRC_AT: usize = HEADER_SLOT_BYTES - size_of::<u32>();
-const WRAPPED_LEN: usize = 80;
-const ZERO_LEN: usize = CRC_AT - 352;
+const CODE_LEN: usize = 32;
+const CODE_AT: usize = CRC_AT - CODE_LEN;
+const KEY_SLOT_LEN: usize = 112;
+const ZERO_LEN: usize = CODE_AT - 352;
 
-/// A wrapped master key.
-pub type KeySlot = [u8; WRAPPED_LEN];
+/// A wrapped master key. What its bytes mean is decided in `emdb-crypto`.
+pub type KeySlot = [u8; KEY_SLOT_LEN];
 
 /// How the database is sealed; all zero for a plaintext one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Sealing {
     /// Cipher id, 0 for none.
     pub cipher: u8,
-    /// Key derivation id, 0 for none.
-    pub kdf: u8,
-    /// Memory of the key derivation in KiB.
-    pub kdf_memory_kib: u32,
-    /// Passes of the key derivation.
-    pub kdf_passes: u32,
-    /// Lanes of the key derivation.
-    pub kdf_lanes: u32,
-    /// Salt of the key derivation.
-    pub salt: [u8; 32],
-    /// The master key, wrapped; the second is in use only while a key is changed.
-    pub wrapped: [KeySlot; 2],
-    /// Commitment that tells a wrong key from a damaged file.
-    pub commitment: [u8; 32],
+    /// Each opens the database by itself. All zero for an empty one.
+    pub key_slots: [KeySlot; 2],
+    /// Authenticates the header: made with a key from its [`authenticated`](Header::authenticated)
+    /// bytes.
+    pub code: [u8; CODE_LEN],
 }
 
 impl Default for Sealing {
     fn default() -> Self {
         Self {
             cipher: 0,
-            kdf: 0,
-            kdf_memory_kib: 0,
-            kdf_passes: 0,
-            kdf_lanes: 0,
-            salt: [0; 32],
-            wrapped: [[0; WRAPPED_LEN]; 2],
-            commitment: [0; 32],
+            key_slots: [[0; KEY_SLOT_LEN]; 2],
+            code: [0; CODE_LEN],
         }
     }
 }
@@ -109,6 +95,12 @@ impl Header {
         bytes
     }
 
+    /// What the code of a sealed database authenticates: every byte of the slot before it.
+    pub fn authenticated(&self) -> [u8; CODE_AT] {
+        let bytes = self.encode();
+        bytes.first_chunk().copied().unwrap_or([0; CODE_AT])
+    }
+
     fn encode_fields(&self, out: &mut Writer<'_>) -> Result<(), FormatError> {
         out.put(&MAGIC)?;
         out.u32(FORMAT_VERSION)?;
@@ -121,17 +113,14 @@ impl Header {
         out.put(&self.hash_seed)?;
         out.put(&self.marker_tag)?;
         out.u8(self.sealing.cipher)?;
-        out.u8(self.sealing.kdf)?;
-        out.u16(0)?;
-        out.u32(self.sealing.kdf_memory_kib)?;
-        out.u32(self.sealing.kdf_passes)?;
-        out.u32(self.sealing.kdf_lanes)?;
-        out.put(&self.sealing.salt)?;
-        for wrapped in &self.sealing.wrapped {
-            out.put(wrapped)?;
+        out.put(&[0; 7])?;
+        for key_slot in &self.sealing.key_slots {
+            out.put(key_slot)?;
         }
-        out.put(&self.sealing.commitment)?;
-        out.put(&self.checkpoint)
+        out.put(&[0; 8])?;
+        out.put(&self.checkpoint)?;
+        out.put(&[0; ZERO_LEN])?;
+        out.put(&self.sealing.code)
     }
 
     /// The version of a slot whose magic and checksum are right, whether or not
@@ -171,35 +160,36 @@ impl Header {
         if version != FORMAT_VERSION {
             return Err(FormatError::Version { found: version });
         }
-        let zero = reader.u32()?;
+        let zero = reader.u32()? == 0;
+        let sequence = reader.u64()?;
+        let database_id = reader.array()?;
+        let generation = reader.u64()?;
+        let base_lsn = reader.u64()?;
+        let confirmed = reader.u64()?;
+        let hash_seed = reader.array()?;
+        let marker_tag = reader.array()?;
+        let cipher = reader.u8()?;
+        let zero = reader.array()? == [0; 7] && zero;
+        let key_slots = [reader.array()?, reader.array()?];
+        let zero = reader.array()? == [0; 8] && zero;
+        let checkpoint = reader.array()?;
+        let zero = reader.array()? == [0; ZERO_LEN] && zero;
         let header = Self {
-            sequence: reader.u64()?,
-            database_id: reader.array()?,
-            generation: reader.u64()?,
-            base_lsn: reader.u64()?,
-            confirmed: reader.u64()?,
-            hash_seed: reader.array()?,
-            marker_tag: reader.array()?,
+            sequence,
+            database_id,
+            generation,
+            base_lsn,
+            confirmed,
+            hash_seed,
+            marker_tag,
             sealing: Sealing {
-                cipher: reader.u8()?,
-                kdf: reader.u8()?,
-                kdf_memory_kib: {
-                    if reader.u16()? != 0 {
-                        return Err(FormatError::Malformed("header"));
-                    }
-                    reader.u32()?
-                },
-                kdf_passes: reader.u32()?,
-                kdf_lanes: reader.u32()?,
-                salt: reader.array()?,
-                wrapped: [reader.array()?, reader.array()?],
-                commitment: reader.array()?,
+                cipher,
+                key_slots,
+                code: reader.array()?,
             },
-            checkpoint: reader.array()?,
+            checkpoint,
         };
-        let rest = reader.take(ZERO_LEN)?;
-        let sound = zero == 0
-            && rest.iter().all(|byte| *byte == 0)
+        let sound = zero
             && header.generation > 0
             && (FIRST_POSITION..=POSITION_MAX).contains(&header.confirmed)
             && header.base_lsn.checked_add(POSITION_MAX).is_some();
@@ -239,13 +229,8 @@ pub(crate) mod tests {
             marker_tag: [5; 16],
             sealing: Sealing {
                 cipher: 1,
-                kdf: 2,
-                kdf_memory_kib: 3,
-                kdf_passes: 4,
-                kdf_lanes: 5,
-                salt: [6; 32],
-                wrapped: [[7; 80], [8; 80]],
-                commitment: [9; 32],
+                key_slots: [[7; 112], [8; 112]],
+                code: [9; 32],
             },
             checkpoint: [10; 16],
         }
@@ -254,6 +239,31 @@ pub(crate) mod tests {
     #[test]
     fn every_field_comes_back() {
         assert!(Header::decode(&sample().encode()) == Ok(sample()));
+    }
+
+    #[test]
+    fn everything_but_code_and_checksum_is_authenticated() {
+        let header = sample();
+        let bytes = header.authenticated();
+        assert_eq!(bytes[..], header.encode()[..4060]);
+        let mut other = header;
+        other.sealing.code = [1; 32];
+        assert!(other.authenticated() == bytes);
+        other.sealing.key_slots[1][111] ^= 1;
+        assert!(other.authenticated() != bytes);
+    }
+
+    #[test]
+    fn zeros_that_are_none_are_malformed() {
+        let bytes = sample().encode();
+        for at in (12..16).chain(97..104).chain(328..336).chain(352..4060) {
+            let mut bytes = bytes;
+            bytes[at] = 1;
+            let crc = crc32c::crc32c(&bytes[..CRC_AT]);
+            bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+            let read = Header::decode(&bytes);
+            assert!(read == Err(FormatError::Malformed("header")), "byte {at}");
+        }
     }
 
     #[test]

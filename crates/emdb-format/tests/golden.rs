@@ -369,24 +369,19 @@ fn header_of_a_sealed_database() {
     let header = Header {
         sealing: Sealing {
             cipher: 1,
-            kdf: 2,
-            kdf_memory_kib: 65_536,
-            kdf_passes: 3,
-            kdf_lanes: 4,
-            salt: [0x11; 32],
-            wrapped: [[0x22; 80], [0x33; 80]],
-            commitment: [0x44; 32],
+            key_slots: [[0x22; 112], [0x33; 112]],
+            code: [0x44; 32],
         },
         ..plain_header()
     };
     let front = format!(
-        "{PLAIN_FRONT} 01 02 0000 00000100 03000000 04000000 {} {} {} {}",
-        "11".repeat(32),
-        "22".repeat(80),
-        "33".repeat(80),
-        "44".repeat(32)
+        "{PLAIN_FRONT} 01 00000000000000 {} {} {}",
+        "22".repeat(112),
+        "33".repeat(112),
+        "00".repeat(4060 - 328),
     );
-    let golden = slot(&front, "20cf8975");
+    let golden = slot(&format!("{front} {}", "44".repeat(32)), "e67a9eb6");
+    assert_eq!(hex(&header.authenticated()), hex(&golden[..4060]));
     assert!(Header::decode(&golden) == Ok(header));
     assert_eq!(hex(&header.encode()), hex(&golden));
 }
