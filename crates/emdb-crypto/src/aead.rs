@@ -17,8 +17,8 @@ pub(crate) const NONCE_LEN: usize = 12;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Cipher {
-    /// AES-256 in Galois/counter mode (NIST SP 800-38D). The faster one wherever the
-    /// processor has instructions for AES, which is found out at run time.
+    /// AES-256 in Galois/counter mode (NIST SP 800-38D). The faster one where instructions
+    /// for AES are used: on x86 if the processor has them, on ARM64 if built to use them.
     #[default]
     Aes256Gcm,
     /// ChaCha20 with Poly1305 (RFC 8439). The better one without such instructions.

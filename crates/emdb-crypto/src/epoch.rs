@@ -30,7 +30,8 @@ const _: () = assert!(MAX_BYTES_PER_EPOCH / TAG_LEN as u64 <= MAX_FRAMES_PER_EPO
 pub enum Purpose {
     /// Frames of the journal; the nonce is the LSN.
     Frames,
-    /// The parts of a checkpoint; the nonce is the part's number.
+    /// The parts of a checkpoint; the nonce is the part's number. That all of them together
+    /// stay within a few times [`MAX_BYTES_PER_EPOCH`] is up to the caller.
     Checkpoint,
 }
 

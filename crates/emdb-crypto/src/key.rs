@@ -35,10 +35,10 @@ impl Secret {
 /// must have a fixed length or an end of their own.
 pub(crate) fn hkdf(material: &[u8], salt: &[u8], info: &[&[u8]]) -> Secret {
     let mut key = Secret::zero();
-    // Fails only above 8,160 bytes.
     let expanded =
         Hkdf::<Sha256>::new(Some(salt), material).expand_multi_info(info, key.bytes_mut());
-    debug_assert!(expanded.is_ok());
+    // Never a key of zeros.
+    assert!(expanded.is_ok(), "HKDF makes up to 8,160 bytes");
     key
 }
 
@@ -82,7 +82,8 @@ impl MasterKey {
     }
 
     /// The key of an epoch. `context` is authenticated with all that the key ever seals, at
-    /// no cost a seal; put in what stays the same in an epoch (database id, generation).
+    /// no cost a seal; put in what stays the same in an epoch (database id, generation). What
+    /// else is authenticated by itself: the epoch, the nonce, and the length of what is sealed.
     pub fn epoch(&self, epoch: &Epoch, context: &[u8]) -> EpochKey {
         let info: &[&[u8]] = &[
             epoch.purpose.label(),

@@ -111,8 +111,8 @@ impl KeySlot {
     /// # Errors
     /// [`Error::KeyMismatch`] for another key or passphrase, a raw key where a passphrase is needed
     /// or the reverse, another cipher or another database. [`Error::Damaged`] if the input is right
-    /// and the wrapped key is not. [`Error::InvalidParams`] for parameters above the ceiling,
-    /// [`Error::System`] if there is not enough memory.
+    /// and the wrapped key is not. [`Error::InvalidParams`] for parameters above the ceiling
+    /// or impossible ones, [`Error::System`] if there is not enough memory.
     pub fn unwrap_key(
         &self,
         input: &EncryptionInput,
