@@ -151,8 +151,8 @@ impl EmdbBuilder {
 
     /// Whether to keep the keys in order, for ranges, prefixes, `first` and `last`; off by
     /// default. It takes up to 32 bytes of memory a record more, and time for each new
-    /// key. Any database can be opened with and without it: the order is made when
-    /// opening, from every record.
+    /// key. Any database can be opened with and without it: opening takes the order from
+    /// the last checkpoint, and reads every record where that lacks it.
     ///
     /// # Examples
     ///

@@ -41,6 +41,7 @@ use siphasher::sip::SipHasher13;
 pub(crate) use batch::{Attempt, OpenBatch};
 pub(crate) use catalog::Catalog;
 pub(crate) use checkpoint::Checkpoints;
+use order::StoredOrders;
 pub(crate) use read::Extent;
 pub(crate) use recover::open;
 pub(crate) use staging::{Patience, Staging};
@@ -72,6 +73,9 @@ pub(crate) struct Engine {
     sweep_timer: Timer,
     default_ttl: Option<Duration>,
     range_scans: bool,
+    /// Whether an order of keys may come from a checkpoint, so that not all keys it
+    /// stands on were read and verified.
+    keys_unread: bool,
     pub(crate) clock: Clock,
     handles: AtomicUsize,
 }
@@ -162,7 +166,7 @@ impl Engine {
 
     fn close_journal(&self) -> Result<()> {
         self.journal.wait_for_batch("close")?;
-        let checkpoint = self.checkpoint_if_grown();
+        let checkpoint = self.checkpoint_if_worth_it();
         let closed = self.journal.close();
         self.sync_timer.stop();
         self.sweep_timer.stop();

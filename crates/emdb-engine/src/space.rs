@@ -253,14 +253,14 @@ impl Space {
     }
 
     /// Empties the index so that it can be built again; under the write side.
-    /// Readers that miss wait until `end_rebuild`.
+    /// Readers that miss wait until `end_rebuild`. The order stays until another one
+    /// takes its place, as it does not depend on the index.
     pub(crate) fn begin_rebuild(&self) {
         let past = self.past();
         self.epoch.fetch_add(1, Ordering::SeqCst);
         self.index.wait_for_guards();
         let contents = self.index.detach();
         self.index.release(contents);
-        self.order_slot().take();
         drop(past);
         self.set_counts(0, 0);
     }

@@ -12,11 +12,12 @@
 //! | 8 | dead bytes below the replay position |
 //! | 16 | the nonce which the journal's header has for this checkpoint |
 //! | 4 | number of namespaces |
-//! | | per namespace: name length (varint), name, id (varint), records, bytes of keys and values (8 each), offset and length of its index image (8 each) |
+//! | | per namespace: name length (varint), name, id (varint), records, bytes of keys and values (8 each), offset and length of its index image (8 each), offset and length of the image of its keys' order (8 each) |
 //! | 4 | CRC32C of the above |
 //!
-//! The index images lie before the head, at multiples of 4 KiB, each with checksums
-//! of its own; the file is written front to back. It ends with a trailer:
+//! The images lie before the head, those of indexes at multiples of 4 KiB, each with
+//! checksums of its own; the file is written front to back. Where the order of the keys
+//! is not kept, the length of its image is 0. The file ends with a trailer:
 //!
 //! | bytes | field |
 //! |-------|-------|
@@ -48,6 +49,10 @@ pub struct CheckpointSpace {
     pub image_offset: u64,
     /// Bytes of the index image.
     pub image_len: u64,
+    /// Where the image of the keys' order begins in the checkpoint file.
+    pub order_offset: u64,
+    /// Bytes of that image; 0 if there is none.
+    pub order_len: u64,
 }
 
 /// The head of a checkpoint file.
@@ -79,7 +84,7 @@ impl CheckpointHead {
                 varint_len(space.name.len() as u64)
                     + space.name.len()
                     + varint_len(u64::from(space.id))
-                    + 4 * size_of::<u64>()
+                    + 6 * size_of::<u64>()
             })
             .sum();
         FIXED_LEN + spaces + CRC_LEN
@@ -124,6 +129,8 @@ impl CheckpointHead {
             out.u64(space.logical_bytes)?;
             out.u64(space.image_offset)?;
             out.u64(space.image_len)?;
+            out.u64(space.order_offset)?;
+            out.u64(space.order_len)?;
         }
         let (body, crc) = bytes.split_at_mut(len - CRC_LEN);
         crc.copy_from_slice(&crc32c::crc32c(body).to_le_bytes());
@@ -209,6 +216,8 @@ impl CheckpointHead {
                 logical_bytes: reader.u64()?,
                 image_offset: reader.u64()?,
                 image_len: reader.u64()?,
+                order_offset: reader.u64()?,
+                order_len: reader.u64()?,
             });
         }
         reader.end()?;
@@ -233,6 +242,8 @@ mod tests {
             logical_bytes: 6,
             image_offset: 4096,
             image_len: 8192,
+            order_offset: 12_288,
+            order_len: 700,
         };
         CheckpointHead {
             database_id: [1; 16],

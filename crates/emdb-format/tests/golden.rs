@@ -403,25 +403,31 @@ fn checkpoint_head() {
                 logical_bytes: 600,
                 image_offset: 4096,
                 image_len: 8192,
+                order_offset: 12_288,
+                order_len: 700,
             },
             CheckpointSpace {
                 name: "users".to_owned(),
                 id: 300,
                 records: 7,
                 logical_bytes: 800,
-                image_offset: 12_288,
+                image_offset: 16_384,
                 image_len: 4096,
+                order_offset: 20_480,
+                order_len: 0,
             },
         ],
     };
     let golden = unhex(
-        "656d6462636b0d0a 01000000 9e000000 000102030405060708090a0b0c0d0e0f 0100000000000000
+        "656d6462636b0d0a 01000000 be000000 000102030405060708090a0b0c0d0e0f 0100000000000000
          204e000000000000 2d010000 4d00000000000000
          303132333435363738393a3b3c3d3e3f 02000000
          00 00 0500000000000000 5802000000000000 0010000000000000 0020000000000000
+         0030000000000000 bc02000000000000
          05 7573657273 ac02
-         0700000000000000 2003000000000000 0030000000000000 0010000000000000
-         a2e17a3a",
+         0700000000000000 2003000000000000 0040000000000000 0010000000000000
+         0050000000000000 0000000000000000
+         c55b8797",
     );
     assert_eq!(CheckpointHead::decode(&golden), Ok(head.clone()));
     assert_eq!(hex(&head.encode().unwrap()), hex(&golden));

@@ -15,7 +15,8 @@
 //!   [`HashIndex::from_image`] uses such an image in place.
 //!
 //! [`OrderedIndex`] is for ranges of keys: from keys, in the order of their
-//! bytes, to the same locations. It stores no keys either.
+//! bytes, to the same locations. It stores no keys either, and has images too:
+//! [`OrderedIndex::write_image`].
 //!
 //! Hashes must be uniform in all 64 bits, as a keyed hash such as SipHash is:
 //! the index does not mix them again, and reports [`Error::Full`] when many

@@ -30,6 +30,7 @@ mod cursor;
 mod directory;
 mod draft;
 mod fence;
+mod image;
 mod key;
 mod leaf;
 

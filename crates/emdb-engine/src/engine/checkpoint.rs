@@ -7,12 +7,12 @@
 //! survives of the journal.
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 
 use emdb_format::{CheckpointHead, CheckpointSpace};
-use emdb_index::Entry;
+use emdb_index::{Entry, OrderedIndex};
 use emdb_journal::Opened;
 
 use super::read::Extent;
@@ -35,6 +35,8 @@ pub(crate) struct Checkpoints {
     last: AtomicU64,
     /// The journal's position at which the next one is due.
     due: AtomicU64,
+    /// Whether the last one lacks an order of keys that opening had to make.
+    incomplete: AtomicBool,
     /// Growth after which one is due; `None` for the default.
     every_bytes: Option<u64>,
     engine: OnceLock<Weak<Engine>>,
@@ -77,6 +79,8 @@ impl Signal {
 /// A namespace as it was at the checkpoint's point in time.
 struct Captured {
     space: Arc<Space>,
+    /// `None` where the order is not kept, or may lack a key.
+    order: Option<Arc<OrderedIndex>>,
     id: u32,
     records: u64,
     logical_bytes: u64,
@@ -88,11 +92,17 @@ impl Checkpoints {
             running: Mutex::new(()),
             last: AtomicU64::new(last),
             due: AtomicU64::new(u64::MAX),
+            incomplete: AtomicBool::new(false),
             every_bytes,
             engine: OnceLock::new(),
             helper: Mutex::new(None),
             signal: Arc::default(),
         }
+    }
+
+    /// Says that the last checkpoint could have spared opening some work.
+    pub(super) fn set_incomplete(&self) {
+        self.incomplete.store(true, Ordering::Relaxed);
     }
 
     fn helper(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
@@ -171,10 +181,12 @@ impl Engine {
         }
     }
 
-    /// Takes a checkpoint if there is enough to replay since the last one.
-    pub(crate) fn checkpoint_if_grown(&self) -> Result<()> {
+    /// Takes a checkpoint if the next opening is much faster with it.
+    pub(crate) fn checkpoint_if_worth_it(&self) -> Result<()> {
         let last = self.checkpoints.last.load(Ordering::Relaxed);
-        if self.journal.is_read_only() || self.journal.published() < last + WORTH_BYTES {
+        let has_grown = self.journal.published() >= last + WORTH_BYTES;
+        let is_incomplete = self.checkpoints.incomplete.load(Ordering::Relaxed);
+        if self.journal.is_read_only() || !(has_grown || is_incomplete) {
             return Ok(());
         }
         self.checkpoint()
@@ -200,6 +212,7 @@ impl Engine {
             attempt = ATTEMPTS.min(attempt + 1);
         };
         self.schedule_checkpoint(taken);
+        self.checkpoints.incomplete.store(false, Ordering::Relaxed);
         drop(running);
         Ok(())
     }
@@ -219,6 +232,7 @@ impl Engine {
                 id: space.id(),
                 records: space.records(),
                 logical_bytes: space.logical_bytes(),
+                order: self.order_of(&space, space.id()).ok(),
                 space,
             })
             .collect();
@@ -274,16 +288,15 @@ impl Engine {
     ) -> Result<bool> {
         let at = head.replay_from;
         let mut offset = 0;
-        for Captured {
-            space,
-            id,
-            records,
-            logical_bytes,
-        } in captured
-        {
+        for captured in captured {
+            let Captured { space, id, .. } = captured;
+            let mut tombstones = Vec::new();
             let mut resolve = |entry: Entry| {
                 if entry.location.get() < at {
                     // Nothing newer hides it: no need to look at the record.
+                    if entry.tombstone && captured.order.is_some() {
+                        tombstones.push(entry.location);
+                    }
                     return Ok((!entry.tombstone).then_some(entry.location));
                 }
                 let opened = Opened::new();
@@ -291,7 +304,7 @@ impl Engine {
                 Ok::<_, Error>(version.map(|(location, _)| location))
             };
             let mut sink = |bytes: &[u8]| out.write_all(bytes).map_err(Error::from);
-            let len = space
+            let image_len = space
                 .index
                 .write_image(&mut resolve, &mut sink)
                 .map_err(find_error)?;
@@ -300,15 +313,27 @@ impl Engine {
                 // frame that says so, therefore the image must not know it either.
                 return Ok(false);
             }
-            head.spaces.push(CheckpointSpace {
+            let mut stored = CheckpointSpace {
                 name: space.name.clone(),
                 id: *id,
-                records: *records,
-                logical_bytes: *logical_bytes,
+                records: captured.records,
+                logical_bytes: captured.logical_bytes,
                 image_offset: offset,
-                image_len: len,
-            });
-            offset += len;
+                image_len,
+                order_offset: offset + image_len,
+                order_len: 0,
+            };
+            offset += image_len;
+            if let Some(order) = &captured.order {
+                tombstones.sort_unstable();
+                let written = self.write_order(order, &stored, at, &tombstones, &mut sink)?;
+                offset += written.bytes;
+                // Better none than one with which something is wrong.
+                if written.keys == stored.records {
+                    stored.order_len = written.bytes;
+                }
+            }
+            head.spaces.push(stored);
             let padding = offset.next_multiple_of(ALIGN_BYTES) - offset;
             let zeros = [0; ALIGN_BYTES as usize];
             out.write_all(zeros.get(..padding as usize).unwrap_or(&zeros))?;

@@ -3,15 +3,21 @@
 //! Both change together, in a writer's turn or under the write side, and while the
 //! stripe of the key's hash is locked. So at every position they know the same keys.
 
+mod build;
+mod stored;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use emdb_index::{Cursor, Location, OrderedIndex};
+use emdb_index::{Location, OrderedIndex};
 use emdb_journal::Opened;
 
 use super::Engine;
+use crate::builder::VerifyReads;
 use crate::space::Space;
 use crate::{Error, Result};
+
+pub(super) use stored::StoredOrders;
 
 impl Engine {
     /// # Errors
@@ -47,7 +53,15 @@ impl Engine {
 
     /// The key of the record at a location that an index has.
     pub(crate) fn key_at(&self, location: Location) -> Result<Cow<'_, [u8]>> {
-        Ok(self.journal.key(location.get())?)
+        let position = location.get();
+        // A damaged key would lead to the wrong place. Who read all keys to put them in
+        // order has verified them.
+        if self.keys_unread && self.verify_reads != VerifyReads::Never {
+            let opened = Opened::new();
+            let frame = self.journal.frame(position, &opened)?;
+            self.journal.verify_head(position, &frame)?;
+        }
+        Ok(self.journal.key(position)?)
     }
 
     /// The key was not there before.
@@ -81,41 +95,4 @@ impl Engine {
             space.set_order_broken();
         }
     }
-
-    /// Puts the keys of a namespace in order; nobody changes it meanwhile.
-    pub(super) fn build_order(&self, space: &Arc<Space>) -> Result<()> {
-        let opened = Opened::new();
-        let mut keys: Vec<(u64, &[u8], Location)> = Vec::new();
-        let mut entries = Vec::new();
-        let mut next = Some(Cursor::default());
-        while let Some(at) = next {
-            next = self.copy_entries(space, space.id(), at, &mut entries)?;
-            for entry in &entries {
-                self.journal.prefetch(entry.location.get());
-            }
-            for entry in &entries {
-                let position = entry.location.get();
-                let frame = self.journal.frame(position, &opened)?;
-                // A damaged key would stand where nobody looks for it.
-                self.journal.verify_head(position, &frame)?;
-                keys.push((first_bytes(frame.key), frame.key, entry.location));
-            }
-        }
-        keys.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.cmp(b.1)));
-        let sorted = keys.into_iter().map(|(_, key, location)| (key, location));
-        let order = OrderedIndex::build(sorted)
-            .map_err(|_| Error::corrupted(0, "two records of one key in the index"))?;
-        space.set_order(order);
-        Ok(())
-    }
-}
-
-/// The first bytes of a key, so that most keys are compared without looking at them.
-fn first_bytes(key: &[u8]) -> u64 {
-    let mut bytes = [0; 8];
-    for (to, from) in bytes.iter_mut().zip(key) {
-        *to = *from;
-    }
-    #[expect(clippy::big_endian_bytes, reason = "the first byte decides first")]
-    u64::from_be_bytes(bytes)
 }

@@ -11,7 +11,7 @@ use emdb_journal::{Frame, Kind, Opened, Opening, SidecarMemory};
 use siphasher::sip::SipHasher13;
 
 use super::replay::{self, Change};
-use super::{Catalog, Checkpoints, Engine, EngineOptions, Handle, Staging, Timer};
+use super::{Catalog, Checkpoints, Engine, EngineOptions, Handle, Staging, StoredOrders, Timer};
 use crate::clock::Clock;
 use crate::snapshots::{KeptTombstone, Snapshots};
 use crate::space::Space;
@@ -20,7 +20,7 @@ use crate::{Error, Result};
 /// Builds the database that a journal holds.
 pub(crate) fn open(opening: Opening, options: EngineOptions) -> Result<Handle> {
     let hasher = hasher(&opening.header().hash_seed);
-    let checkpoint = Recovery::from_checkpoint(&opening, hasher)
+    let checkpoint = Recovery::from_checkpoint(&opening, hasher, options.range_scans)
         // An index cannot be rebuilt later without the write side.
         .filter(|(recovery, _)| !options.read_only || recovery.is_sound());
     // An image that does not fit its journal is only a cache gone stale; damage of the
@@ -66,14 +66,13 @@ pub(crate) fn open(opening: Opening, options: EngineOptions) -> Result<Handle> {
         sweep_timer: Timer::default(),
         default_ttl: options.default_ttl,
         range_scans: options.range_scans,
+        keys_unread: recovery.orders.is_some(),
         clock: Clock::new(options.time_source),
         handles: AtomicUsize::new(0),
     });
     engine.start_checkpoints();
     if options.range_scans {
-        for space in engine.spaces() {
-            engine.build_order(&space)?;
-        }
+        engine.restore_orders(recovery.orders)?;
     }
     if let Some(every) = options.sync_every {
         engine.sync_every(every)?;
@@ -101,6 +100,8 @@ struct Recovery {
     by_id: HashMap<u32, Arc<Space>>,
     next_id: u32,
     dead_bytes: u64,
+    /// The orders of keys in the checkpoint, where they are wanted.
+    orders: Option<StoredOrders>,
 }
 
 impl Recovery {
@@ -111,6 +112,7 @@ impl Recovery {
             by_id: HashMap::new(),
             next_id: 1,
             dead_bytes: 0,
+            orders: None,
         };
         recovery.insert(Space::new(String::new(), 0, 0, HashIndex::new()));
         recovery
@@ -131,7 +133,11 @@ impl Recovery {
     }
 
     /// What the checkpoint holds, if it belongs to this journal and is whole.
-    fn from_checkpoint(opening: &Opening, hasher: SipHasher13) -> Option<(Self, u64)> {
+    fn from_checkpoint(
+        opening: &Opening,
+        hasher: SipHasher13,
+        range_scans: bool,
+    ) -> Option<(Self, u64)> {
         let mut memory = opening.sidecar()?;
         let head = CheckpointHead::decode_file(memory.bytes_mut()).ok()?;
         let header = opening.header();
@@ -155,6 +161,7 @@ impl Recovery {
             restored.set_counts(space.records, space.logical_bytes);
             recovery.insert(restored);
         }
+        recovery.orders = range_scans.then(|| StoredOrders::new(memory, &head));
         Some((recovery, head.replay_from))
     }
 
@@ -211,6 +218,9 @@ impl Recovery {
                     near.insert(Arc::clone(space))
                 }
             };
+            if let Some(orders) = &mut self.orders {
+                orders.note(change.position);
+            }
             let delta = change.apply(space, &self.hasher, look_back, &mut |_| false)?;
             self.dead_bytes = self.dead_bytes.saturating_add(delta.dead_bytes);
         }

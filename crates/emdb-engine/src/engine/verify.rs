@@ -1,13 +1,15 @@
 //! Checking everything: every frame, and the indexes against the journal.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use emdb_format::{CatalogChange, FIRST_POSITION};
-use emdb_index::Cursor;
+use emdb_index::{Cursor, Entry, RangeCursor};
 use emdb_journal::{Error as Journal, Kind, Opened};
 
 use super::read::Extent;
 use super::{Engine, index_error};
+use crate::space::Space;
 use crate::stats::VerifyReport;
 use crate::{Error, Result};
 
@@ -72,7 +74,7 @@ impl Engine {
                     .map_err(index_error)?;
                 for entry in &entries {
                     let position = entry.location.get();
-                    let entry = emdb_index::Entry {
+                    let entry = Entry {
                         verified: false,
                         ..*entry
                     };
@@ -101,9 +103,55 @@ impl Engine {
                 );
                 return Err(Error::corrupted(0, reason));
             }
+            if self.check_ordered().is_ok() {
+                self.verify_order(&space, upto, found)?;
+            }
             report.records += found;
         }
         drop(batch);
         Ok(report)
+    }
+
+    /// Compares the order of keys with the index, which has so many `records`.
+    fn verify_order(&self, space: &Arc<Space>, upto: u64, records: u64) -> Result<()> {
+        let id = space.id();
+        let order = self.order_of(space, id)?;
+        let (mut found, mut last): (u64, Option<Vec<u8>>) = (0, None);
+        let (mut range, mut locations) = (RangeCursor::default(), Vec::new());
+        while order.next_batch(&mut range, 128, &mut locations, |at| self.key_at(at))? {
+            for location in &locations {
+                let position = location.get();
+                let entry = Entry {
+                    location: *location,
+                    verified: false,
+                    tombstone: false,
+                };
+                let opened = Opened::new();
+                let seen = self.entry_at(entry, id, upto, Extent::Head, &opened)?;
+                let Some((_, frame)) = seen else {
+                    continue;
+                };
+                if last.is_some_and(|last| last.as_slice() >= frame.key) {
+                    return Err(Error::corrupted(position, "a key out of order"));
+                }
+                let hash = self.hash(frame.key);
+                let through =
+                    self.find_frame(space, hash, frame.key, Extent::Head, upto, &opened)?;
+                if through.is_none_or(|through| !std::ptr::eq(through.key, frame.key)) {
+                    return Err(Error::corrupted(position, "in the order, not in the index"));
+                }
+                last = Some(frame.key.to_vec());
+                found += 1;
+            }
+        }
+        if found == records {
+            Ok(())
+        } else {
+            let reason = format!(
+                "namespace {:?}: {found} keys in order, {records} indexed",
+                space.name
+            );
+            Err(Error::corrupted(0, reason))
+        }
     }
 }

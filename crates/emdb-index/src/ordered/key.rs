@@ -54,6 +54,11 @@ impl Stub {
         self.len() != LONGER
     }
 
+    /// Whether it can have been made of a key.
+    pub(super) fn is_sound(self) -> bool {
+        self.len() <= LONGER
+    }
+
     fn len(self) -> usize {
         self.rest as usize & ((1 << LENGTH_BITS) - 1)
     }

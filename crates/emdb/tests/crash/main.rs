@@ -70,8 +70,17 @@ fn for_seeds(default: u64, test: impl Fn(&mut Random)) {
 }
 
 fn open_on(disk: &Arc<SimulatedMedium>, policy: FlushPolicy) -> Result<Emdb, Error> {
+    open_with(disk, policy, true)
+}
+
+fn open_with(
+    disk: &Arc<SimulatedMedium>,
+    policy: FlushPolicy,
+    ranges: bool,
+) -> Result<Emdb, Error> {
     Emdb::builder()
         .flush_policy(policy)
+        .enable_range_scans(ranges)
         .build_on(Box::new(Arc::clone(disk)))
 }
 
@@ -86,18 +95,29 @@ fn kill(db: Emdb) {
 
 fn state(db: &Emdb) -> State {
     let records = |iterator: emdb::TryIter| iterator.collect::<Result<Map, _>>().unwrap();
+    let ordered = db.stats().unwrap().range_scans_enabled;
     let mut state = State::from([(String::new(), records(db.try_iter().unwrap()))]);
     assert_eq!(db.len().unwrap(), state[""].len());
+    if ordered {
+        check_order(&db.range(..).unwrap(), &state[""]);
+    }
     for name in db.list_namespaces().unwrap() {
         let space = db.open_namespace(&name).unwrap().unwrap();
         let found = records(space.try_iter().unwrap());
         assert_eq!(space.len().unwrap(), found.len());
+        if ordered {
+            check_order(&space.range(..).unwrap(), &found);
+        }
         for (key, value) in &found {
             assert_eq!(space.get(key).unwrap().as_ref(), Some(value));
         }
         state.insert(name, found);
     }
     state
+}
+
+fn check_order(range: &[(Bytes, Bytes)], records: &Map) {
+    assert!(range.iter().map(|(key, value)| (key, value)).eq(records));
 }
 
 /// What was acknowledged, step by step, and how much of it was flushed.
@@ -247,7 +267,7 @@ fn crash_at_random(random: &mut Random, policy: FlushPolicy) {
     let mut history = History::new();
     let mut sidecars = Vec::new();
     for _ in 0..1 + random.below(5) {
-        let db = open_on(&disk, policy).unwrap();
+        let db = open_with(&disk, policy, random.below(4) > 0).unwrap();
         // Iterators keep old versions, which must not change what is recovered.
         let _iterator = (random.below(2) == 0).then(|| db.iter().unwrap());
         for _ in 0..random.below(60) {

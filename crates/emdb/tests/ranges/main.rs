@@ -6,6 +6,7 @@
 )]
 
 mod model;
+mod stored;
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};

@@ -1,6 +1,8 @@
 //! Random operations against ordered maps, with ranges looked at after each.
 
-use emdb::{Snapshot, Transaction};
+use std::path::Path;
+
+use emdb::{Emdb, Snapshot, Transaction};
 use proptest::prelude::*;
 
 use crate::{Map, open, records};
@@ -22,7 +24,18 @@ enum Op {
     Savepoint(Vec<(Bytes, bool)>, usize),
     Snapshot,
     DropSnapshot(usize),
-    Reopen(bool),
+    Reopen(Reopen),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Reopen {
+    AtOnce,
+    Checkpointed,
+    CheckpointLost,
+    /// At any byte.
+    CheckpointDamaged(usize),
+    /// The last checkpoint was written where ranges are off.
+    ByOneWithoutRanges,
 }
 
 /// Few different keys, many of them with the same beginning.
@@ -47,7 +60,14 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (steps(), 0..12_usize).prop_map(|(steps, at)| Op::Savepoint(steps, at)),
         2 => Just(Op::Snapshot),
         1 => (0..4_usize).prop_map(Op::DropSnapshot),
-        1 => any::<bool>().prop_map(Op::Reopen),
+        2 => prop_oneof![
+            Just(Reopen::AtOnce),
+            Just(Reopen::Checkpointed),
+            Just(Reopen::CheckpointLost),
+            any::<usize>().prop_map(Reopen::CheckpointDamaged),
+            Just(Reopen::ByOneWithoutRanges),
+        ]
+        .prop_map(Op::Reopen),
     ]
 }
 
@@ -61,6 +81,27 @@ fn apply(tx: &Transaction<'_>, map: &mut Map, steps: &[(Bytes, bool)]) {
         }
     }
     assert_eq!(tx.range(..).unwrap(), records(map));
+}
+
+/// Does what there is to do between closing and opening.
+fn prepare(path: &Path, how: Reopen, map: &mut Map) {
+    let checkpoint = path.with_extension("meta");
+    match how {
+        Reopen::AtOnce | Reopen::Checkpointed => {}
+        Reopen::CheckpointLost => std::fs::remove_file(checkpoint).unwrap(),
+        Reopen::CheckpointDamaged(at) => {
+            let mut bytes = std::fs::read(&checkpoint).unwrap();
+            let at = at % bytes.len();
+            bytes[at] ^= 0x20;
+            std::fs::write(checkpoint, bytes).unwrap();
+        }
+        Reopen::ByOneWithoutRanges => {
+            let db = Emdb::open(path).unwrap();
+            db.insert("same beginning", "without").unwrap();
+            map.insert(b"same beginning".to_vec(), b"without".to_vec());
+            db.checkpoint().unwrap();
+        }
+    }
 }
 
 proptest! {
@@ -125,13 +166,15 @@ proptest! {
                         snapshots.remove(at);
                     }
                 }
-                Op::Reopen(checkpoint) => {
-                    if checkpoint {
+                Op::Reopen(how) => {
+                    if !matches!(how, Reopen::AtOnce) {
                         db.checkpoint().unwrap();
                     }
                     snapshots.clear();
                     drop(db);
+                    prepare(&path, how, &mut map);
                     db = open(&path);
+                    db.verify().unwrap();
                 }
             }
             prop_assert_eq!(db.range(..).unwrap(), records(&map));
