@@ -333,3 +333,101 @@ impl<'a> LeafBytes<'a> {
         (slots.len() <= SLOTS_MAX && rises && slots.iter().all(is_sound)).then_some(())
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::convert::Infallible;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::RangeCursor;
+
+    /// An image of these groups, all of whose checksums are right.
+    fn image(groups: &[Vec<u8>]) -> Vec<u8> {
+        let mut entries = Vec::new();
+        for group in groups {
+            entries.extend_from_slice(&(group.len() as u32).to_le_bytes());
+            entries.extend_from_slice(&crc32c::crc32c(group).to_le_bytes());
+        }
+        let end = end(groups.len() as u64, crc32c::crc32c(&entries));
+        [groups.concat(), entries, end.to_vec()].concat()
+    }
+
+    /// Whatever was let in can be walked to its end.
+    fn open(groups: &[Vec<u8>]) -> Option<u64> {
+        let index = OrderedIndex::from_image(&image(groups), Location::MAX).ok()?;
+        let (mut range, mut batch, mut count) = (RangeCursor::default(), Vec::new(), 0);
+        let resolve = |_| Ok::<_, Infallible>(b"key");
+        // More at once than a leaf has: no key is asked for.
+        while let Ok(true) = index.next_batch(&mut range, SLOTS_MAX, &mut batch, resolve) {
+            count += batch.len() as u64;
+        }
+        assert!(count <= index.len());
+        Some(count)
+    }
+
+    fn leaf(low: &[u8], prefix: &[u8], slots: &[Slot]) -> Vec<u8> {
+        let mut group = Vec::new();
+        put_leaf(&mut group, low, prefix, slots);
+        group
+    }
+
+    #[test]
+    fn leaves_that_cannot_be_are_refused_whatever_their_checksums_say() {
+        let slot = |head| Slot {
+            head,
+            tail: 1 << 44 | 7,
+        };
+        let (first, second) = (leaf(b"", b"p", &[slot(1)]), leaf(b"q", b"q", &[slot(2)]));
+        assert_eq!(open(&[first.clone(), second.clone()]), Some(2));
+        assert_eq!(open(&[[first.clone(), second.clone()].concat()]), Some(2));
+        // Bounds that do not begin with the empty key, or do not rise.
+        assert_eq!(open(std::slice::from_ref(&second)), None);
+        assert_eq!(open(&[first.clone(), first.clone()]), None);
+        assert_eq!(open(&[first.clone(), second.clone(), second.clone()]), None);
+        // Slots that do not rise, are too many, or are of no location or length.
+        assert_eq!(open(&[leaf(b"", b"", &[slot(2), slot(1)])]), None);
+        assert_eq!(open(&[leaf(b"", b"", &[slot(1); SLOTS_MAX])]), Some(128));
+        assert_eq!(open(&[leaf(b"", b"", &[slot(1); SLOTS_MAX + 1])]), None);
+        assert_eq!(
+            open(&[leaf(
+                b"",
+                b"",
+                &[Slot {
+                    head: 1,
+                    tail: 1 << 44
+                }]
+            )]),
+            None
+        );
+        assert_eq!(
+            open(&[leaf(
+                b"",
+                b"",
+                &[Slot {
+                    head: 1,
+                    tail: 15 << 44 | 7
+                }]
+            )]),
+            None
+        );
+        // Nothing, and groups of nothing.
+        assert_eq!(open(&[]), None);
+        assert_eq!(open(&[first, Vec::new(), second]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(
+            groups in proptest::collection::vec(proptest::collection::vec(0..4_u8, 0..60), 0..4),
+            first: bool,
+        ) {
+            let mut groups = groups;
+            if first {
+                groups.insert(0, leaf(b"", b"", &[]));
+            }
+            let _ = open(&groups);
+        }
+    }
+}
