@@ -142,7 +142,8 @@ impl EmdbBuilder {
     }
 
     /// Growth of the journal, in bytes, after which a checkpoint is taken in the
-    /// background. By default the larger of 1 GiB and four times the index.
+    /// background. By default the larger of 512 MiB and twice the index: with what is
+    /// written while it is taken, opening after a kill replays about twice that at most.
     #[must_use]
     pub fn checkpoint_every(mut self, bytes: u64) -> Self {
         self.checkpoint_bytes = Some(bytes);

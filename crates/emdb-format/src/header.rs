@@ -20,7 +20,8 @@
 //! | 104 | 224 | two key slots of 112 bytes; all zero for an empty one |
 //! | 328 | 8 | zero |
 //! | 336 | 16 | nonce of the newest checkpoint, zero for none |
-//! | 352 | 3708 | zero |
+//! | 352 | 16 | nonce of the checkpoint that it takes the place of, zero for none |
+//! | 368 | 3692 | zero |
 //! | 4060 | 32 | code that authenticates all of the above, zero in a plaintext database |
 //! | 4092 | 4 | CRC32C of the above |
 
@@ -33,7 +34,7 @@ const CRC_AT: usize = HEADER_SLOT_BYTES - size_of::<u32>();
 const CODE_LEN: usize = 32;
 const CODE_AT: usize = CRC_AT - CODE_LEN;
 const KEY_SLOT_LEN: usize = 112;
-const ZERO_LEN: usize = CODE_AT - 352;
+const ZERO_LEN: usize = CODE_AT - 368;
 
 /// A wrapped master key. What its bytes mean is decided in `emdb-crypto`.
 pub type KeySlot = [u8; KEY_SLOT_LEN];
@@ -82,6 +83,9 @@ pub struct Header {
     /// Random name of the newest checkpoint; one with another name belongs to another
     /// history of the database, such as that of a copy.
     pub checkpoint: [u8; 16],
+    /// Name of the checkpoint that the newest one takes the place of: it counts, too, as
+    /// the newest one may have been named and never written.
+    pub checkpoint_before: [u8; 16],
 }
 
 impl Header {
@@ -119,8 +123,15 @@ impl Header {
         }
         out.put(&[0; 8])?;
         out.put(&self.checkpoint)?;
+        out.put(&self.checkpoint_before)?;
         out.put(&[0; ZERO_LEN])?;
         out.put(&self.sealing.code)
+    }
+
+    /// Whether a checkpoint of that name belongs to this journal.
+    pub fn names(&self, checkpoint: &[u8; 16]) -> bool {
+        const NONE: [u8; 16] = [0; 16];
+        *checkpoint != NONE && [&self.checkpoint, &self.checkpoint_before].contains(&checkpoint)
     }
 
     /// The version of a slot whose magic and checksum are right, whether or not
@@ -173,6 +184,7 @@ impl Header {
         let key_slots = [reader.array()?, reader.array()?];
         let zero = reader.array()? == [0; 8] && zero;
         let checkpoint = reader.array()?;
+        let checkpoint_before = reader.array()?;
         let zero = reader.array()? == [0; ZERO_LEN] && zero;
         let header = Self {
             sequence,
@@ -188,6 +200,7 @@ impl Header {
                 code: reader.array()?,
             },
             checkpoint,
+            checkpoint_before,
         };
         let sound = zero
             && header.generation > 0
@@ -233,6 +246,7 @@ pub(crate) mod tests {
                 code: [9; 32],
             },
             checkpoint: [10; 16],
+            checkpoint_before: [11; 16],
         }
     }
 
@@ -256,7 +270,7 @@ pub(crate) mod tests {
     #[test]
     fn zeros_that_are_none_are_malformed() {
         let bytes = sample().encode();
-        for at in (12..16).chain(97..104).chain(328..336).chain(352..4060) {
+        for at in (12..16).chain(97..104).chain(328..336).chain(368..4060) {
             let mut bytes = bytes;
             bytes[at] = 1;
             let crc = crc32c::crc32c(&bytes[..CRC_AT]);

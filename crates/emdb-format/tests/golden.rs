@@ -350,6 +350,7 @@ fn plain_header() -> Header {
         marker_tag: MARKER_TAG,
         sealing: Sealing::default(),
         checkpoint: [0; 16],
+        checkpoint_before: [0; 16],
     }
 }
 

@@ -470,15 +470,16 @@ impl Journal {
     }
 
     /// As [`confirm`](Self::confirm), and gives the checkpoint that is about to be taken
-    /// at `position` a random name, which the header has from here on: a checkpoint of
-    /// another name belongs to another history.
+    /// at `position` a random name, which the header has from here on, beside that of the
+    /// one `before`, which counts until the new one has taken its place (zeros for none).
+    /// A checkpoint of another name belongs to another history.
     ///
     /// # Errors
     /// As [`confirm`](Self::confirm).
-    pub fn name_checkpoint(&self, position: u64) -> Result<[u8; 16], Error> {
+    pub fn name_checkpoint(&self, position: u64, before: [u8; 16]) -> Result<[u8; 16], Error> {
         self.sync_below(position)?;
         let nonce = crate::recovery::random(&*self.core.medium)?;
-        self.core.confirm(position, Some(nonce))?;
+        self.core.confirm(position, Some([nonce, before]))?;
         Ok(nonce)
     }
 
@@ -748,21 +749,24 @@ impl Core {
     }
 
     /// Writes the header slot that is not the newest, and syncs it.
-    fn confirm(&self, position: u64, checkpoint: Option<[u8; 16]>) -> Result<(), Error> {
+    fn confirm(&self, position: u64, checkpoints: Option<[[u8; 16]; 2]>) -> Result<(), Error> {
         let mut header = self.header();
         // With the header locked, so that none is written once the journal is closed.
         self.check_writable()?;
-        if position <= header.confirmed && checkpoint.is_none() {
+        if position <= header.confirmed && checkpoints.is_none() {
             return Ok(());
         }
         if self.is_in_doubt() {
             // The newer slot must be on the disk before the older one is overwritten.
             self.sync_medium(|| self.medium.sync())?;
         }
+        let [checkpoint, checkpoint_before] =
+            checkpoints.unwrap_or([header.checkpoint, header.checkpoint_before]);
         let next = Header {
             sequence: header.sequence + 1,
             confirmed: position.max(header.confirmed),
-            checkpoint: checkpoint.unwrap_or(header.checkpoint),
+            checkpoint,
+            checkpoint_before,
             ..*header
         };
         self.sync_medium(|| crate::recovery::write_header(&*self.medium, &next))?;

@@ -523,6 +523,7 @@ fn create(medium: &dyn Medium) -> Result<(), Error> {
         marker_tag: random(medium)?,
         sealing: Sealing::default(),
         checkpoint: [0; 16],
+        checkpoint_before: [0; 16],
     };
     let mut bytes = vec![0; HEADER_BYTES];
     // Both slots, so that damage to one leaves the other.

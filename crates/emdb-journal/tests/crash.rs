@@ -456,7 +456,9 @@ fn header_that_a_failed_sync_did_not_write_is_durable_before_the_other_slot_chan
     let (journal, _) = open(Arc::clone(&medium)).unwrap();
     let (sequence, confirmed) = (journal.header().sequence, journal.header().confirmed);
     assert_eq!(confirmed, journal.published());
-    journal.name_checkpoint(journal.published()).unwrap();
+    journal
+        .name_checkpoint(journal.published(), [0; 16])
+        .unwrap();
     let mut bytes = medium.durable_bytes();
     let other = (sequence as usize + 1) % 2 * 8192;
     bytes[other..other + 4096].fill(0xee);

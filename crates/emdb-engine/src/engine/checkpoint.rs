@@ -29,8 +29,8 @@ const ATTEMPTS: u32 = 8;
 
 /// When checkpoints are taken, and the thread that takes them.
 pub(crate) struct Checkpoints {
-    /// One at a time.
-    running: Mutex<()>,
+    /// One at a time; the name of the last one, zeros for none.
+    running: Mutex<[u8; 16]>,
     /// From where the last one replays.
     last: AtomicU64,
     /// The journal's position at which the next one is due.
@@ -87,9 +87,9 @@ struct Captured {
 }
 
 impl Checkpoints {
-    pub(super) fn new(last: u64, every_bytes: Option<u64>) -> Self {
+    pub(super) fn new(last: u64, name: [u8; 16], every_bytes: Option<u64>) -> Self {
         Self {
-            running: Mutex::new(()),
+            running: Mutex::new(name),
             last: AtomicU64::new(last),
             due: AtomicU64::new(u64::MAX),
             incomplete: AtomicBool::new(false),
@@ -140,14 +140,14 @@ impl Engine {
     }
 
     fn schedule_checkpoint(&self, last: u64) {
-        const DEFAULT_BYTES: u64 = 1 << 30;
+        const DEFAULT_BYTES: u64 = 512 << 20;
         let growth = self.checkpoints.every_bytes.unwrap_or_else(|| {
             let index: u64 = self
                 .spaces()
                 .iter()
                 .map(|space| space.index.memory_bytes())
                 .sum();
-            DEFAULT_BYTES.max(index.saturating_mul(4))
+            DEFAULT_BYTES.max(index.saturating_mul(2))
         });
         self.checkpoints.last.store(last, Ordering::Relaxed);
         self.checkpoints
@@ -199,14 +199,14 @@ impl Engine {
         if self.journal.is_read_only() {
             return Err(Error::ReadOnly);
         }
-        let running = self
+        let mut running = self
             .checkpoints
             .running
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let mut attempt = 1;
         let taken = loop {
-            if let Some(at) = self.try_checkpoint(attempt == ATTEMPTS)? {
+            if let Some(at) = self.try_checkpoint(&mut running, attempt == ATTEMPTS)? {
                 break at;
             }
             attempt = ATTEMPTS.min(attempt + 1);
@@ -219,7 +219,7 @@ impl Engine {
 
     /// One attempt; `None` if a namespace was cleared or dropped under it. That cannot
     /// happen to one that is `alone`: it has the write side all the time.
-    fn try_checkpoint(&self, alone: bool) -> Result<Option<u64>> {
+    fn try_checkpoint(&self, name: &mut [u8; 16], alone: bool) -> Result<Option<u64>> {
         for space in self.spaces() {
             self.check_index(&space)?;
         }
@@ -247,16 +247,21 @@ impl Engine {
         };
         let snapshot = self.snapshots.open_at(at);
         let batch = alone.then_some(batch);
-        let written = self.write_checkpoint(head, &captured);
+        let written = self.write_checkpoint(name, head, &captured);
         drop(batch);
         self.close_snapshot(&snapshot);
         Ok(written?.then_some(at))
     }
 
-    fn write_checkpoint(&self, mut head: CheckpointHead, captured: &[Captured]) -> Result<bool> {
+    fn write_checkpoint(
+        &self,
+        name: &mut [u8; 16],
+        mut head: CheckpointHead,
+        captured: &[Captured],
+    ) -> Result<bool> {
         let at = head.replay_from;
         self.journal.sync()?;
-        head.nonce = self.journal.name_checkpoint(at)?;
+        head.nonce = self.journal.name_checkpoint(at, *name)?;
         let mut failure = None;
         let mut whole = true;
         let written = self.journal.write_sidecar(&mut |out| match self
@@ -273,7 +278,10 @@ impl Engine {
             }
         });
         match (written, failure) {
-            (Ok(()), _) => Ok(true),
+            (Ok(()), _) => {
+                *name = head.nonce;
+                Ok(true)
+            }
             (Err(_), Some(error)) => Err(error),
             (Err(_), None) if !whole => Ok(false),
             (Err(error), None) => Err(error.into()),

@@ -61,7 +61,7 @@ pub(crate) fn open(opening: Opening, options: EngineOptions) -> Result<Handle> {
         catalog: Catalog::new(spaces, recovery.next_id),
         snapshots: Snapshots::default(),
         dead_bytes: AtomicU64::new(recovery.dead_bytes),
-        checkpoints: Checkpoints::new(from, options.checkpoint_bytes),
+        checkpoints: Checkpoints::new(from, recovery.checkpoint, options.checkpoint_bytes),
         sync_timer: Timer::default(),
         sweep_timer: Timer::default(),
         default_ttl: options.default_ttl,
@@ -102,6 +102,8 @@ struct Recovery {
     dead_bytes: u64,
     /// The orders of keys in the checkpoint, where they are wanted.
     orders: Option<StoredOrders>,
+    /// Name of the checkpoint that it began with, zeros for none.
+    checkpoint: [u8; 16],
 }
 
 impl Recovery {
@@ -113,6 +115,7 @@ impl Recovery {
             next_id: 1,
             dead_bytes: 0,
             orders: None,
+            checkpoint: [0; 16],
         };
         recovery.insert(Space::new(String::new(), 0, 0, HashIndex::new()));
         recovery
@@ -144,7 +147,7 @@ impl Recovery {
         let fits = head.database_id == header.database_id
             && head.generation == header.generation
             // A copy of this database that went on by itself has checkpoints of its own.
-            && head.nonce == header.checkpoint
+            && header.names(&head.nonce)
             // Below the confirmed position nothing is ever cut, so the image cannot
             // know more than the journal.
             && head.replay_from <= header.confirmed
@@ -155,6 +158,7 @@ impl Recovery {
         let mut recovery = Self::new(hasher);
         recovery.next_id = head.next_namespace;
         recovery.dead_bytes = head.dead_bytes;
+        recovery.checkpoint = head.nonce;
         for space in &head.spaces {
             let index = image(opening, &mut *memory, space, head.replay_from)?;
             let restored = Space::from_checkpoint(space.name.clone(), space.id, index);

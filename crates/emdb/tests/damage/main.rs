@@ -491,3 +491,38 @@ fn a_newer_version_is_told_from_damage() {
 
 /// Offset of the version in a header slot.
 const VERSION_AT: usize = 8;
+
+/// A kill while a large checkpoint was being written had the next opening replay all of the
+/// journal, although the checkpoint before was there and whole.
+#[test]
+fn a_checkpoint_that_is_never_finished_leaves_the_one_before_in_use() {
+    let disk = Arc::new(SimulatedMedium::new());
+    let open = |disk: &Arc<SimulatedMedium>| {
+        let medium = Box::new(Arc::clone(disk));
+        Emdb::builder().build_on(medium).unwrap()
+    };
+    let db = open(&disk);
+    db.insert("first", "value").unwrap();
+    db.checkpoint().unwrap();
+    let checkpoint = disk.sidecar_bytes();
+    db.insert("second", "value").unwrap();
+    let before = disk.after_kill();
+    let mut unfinished = 0;
+    for call in 0.. {
+        let mut disk = Arc::new(before.after_kill());
+        // Killed at this call, and once more after that.
+        for records in 2..5 {
+            let db = open(&disk);
+            assert_eq!(db.len().unwrap(), records);
+            assert_eq!(disk.sidecar_bytes(), checkpoint, "call {call}");
+            db.insert(records.to_string(), "value").unwrap();
+            disk.fail_call(disk.calls() + call, std::io::ErrorKind::Other);
+            if db.checkpoint().is_ok() {
+                assert!(unfinished > 3 * 3);
+                return;
+            }
+            unfinished += 1;
+            disk = Arc::new(disk.after_kill());
+        }
+    }
+}
