@@ -241,12 +241,16 @@ impl OrderedIndex {
 
     fn remove_from(&self, (node, writer): (&Node<'_>, &mut Writer), at: usize, pin: &Pin) {
         node.leaf().remove(at);
-        self.len.fetch_sub(1, Ordering::Relaxed);
+        self.uncount(1);
         self.shrink(node, writer, pin);
     }
 
     fn count(&self, new: u64) {
         self.len.fetch_add(new, Ordering::Relaxed);
+    }
+
+    fn uncount(&self, gone: u64) {
+        self.len.fetch_sub(gone, Ordering::Relaxed);
     }
 
     /// Locks the leaf of a key for a change.

@@ -72,6 +72,12 @@ enum Step {
         stride: u16,
         is_sorted: bool,
     },
+    RemoveBatch {
+        first: u16,
+        count: u16,
+        stride: u16,
+        is_sorted: bool,
+    },
     Rebuild,
     Scan {
         lower: Bound<u16>,
@@ -101,6 +107,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..4000_u16, count()).prop_map(|(first, count)| Step::ReplaceAt { first, count }),
         3 => (0..4000_u16, count(), stride(), prop::bool::weighted(0.8)).prop_map(
             |(first, count, stride, is_sorted)| Step::Batch { first, count, stride, is_sorted }
+        ),
+        3 => (0..4000_u16, count(), stride(), prop::bool::weighted(0.8)).prop_map(
+            |(first, count, stride, is_sorted)| {
+                Step::RemoveBatch { first, count, stride, is_sorted }
+            }
         ),
         1 => Just(Step::Rebuild),
         5 => (bound(), bound(), prop_oneof![Just(1_usize), 2..40_usize, Just(1000)], any::<u32>())
@@ -192,6 +203,26 @@ impl World {
         assert_eq!(new as usize, self.model.len() - before);
     }
 
+    fn remove_batch(&mut self, numbers: impl Iterator<Item = u16>, is_sorted: bool) {
+        let mut keys: Vec<_> = numbers.map(|number| self.key(number)).collect();
+        if is_sorted {
+            keys.sort();
+        }
+        let other = Location::new(Location::MAX).unwrap();
+        let mut batch: Vec<_> = Vec::new();
+        let before = self.model.len();
+        for (turn, key) in keys.into_iter().enumerate() {
+            // Some have another location, and stay.
+            let old = match turn % 5 {
+                0 => None,
+                _ => self.model.remove(&key),
+            };
+            batch.push((key, old.unwrap_or(other)));
+        }
+        let removed = self.index.remove_sorted_batch(batch);
+        assert_eq!(removed as usize, before - self.model.len());
+    }
+
     fn scan(&self, lower: Bound<u16>, upper: Bound<u16>, max: usize, mut ends: u32) {
         let (lower, upper) = (lower.map(|at| self.key(at)), upper.map(|at| self.key(at)));
         let (lower, upper) = (
@@ -276,6 +307,14 @@ impl World {
                 is_sorted,
             } => {
                 self.batch(Self::numbers(first, count, stride), is_sorted);
+            }
+            Step::RemoveBatch {
+                first,
+                count,
+                stride,
+                is_sorted,
+            } => {
+                self.remove_batch(Self::numbers(first, count, stride), is_sorted);
             }
             Step::Rebuild => {
                 let records = self.model.iter().map(|(key, at)| (key, *at));

@@ -1,5 +1,7 @@
 //! Many records at once: a fresh index from sorted records, and sorted batches.
 
+use std::iter::Peekable;
+
 use crate::{Error, Location};
 
 use super::{
@@ -169,17 +171,9 @@ impl OrderedIndex {
         mut resolve: impl FnMut(Location) -> Result<K, E>,
     ) -> Result<u64, E> {
         let mut batch = batch.into_iter().peekable();
-        let mut run: Vec<(B, Location)> = Vec::new();
+        let mut run = Vec::new();
         let mut new = 0;
-        while let Some(first) = batch.next() {
-            run.clear();
-            run.push(first);
-            while let Some(next) = batch.next_if(|(key, _)| {
-                let last = run.last().map(|(last, _)| last.as_ref());
-                run.len() < RUN && last.is_none_or(|last| last < key.as_ref())
-            }) {
-                run.push(next);
-            }
+        while next_run(&mut batch, &mut run) {
             let mut rest = run.as_slice();
             while !rest.is_empty() {
                 let (count, added) = self.insert_run(rest, &mut resolve)?;
@@ -221,4 +215,21 @@ impl OrderedIndex {
             Ok((count, new))
         })
     }
+}
+
+/// Moves the next records to `run`, as long as their keys rise; tells whether there
+/// were any.
+pub(super) fn next_run<B: AsRef<[u8]>>(
+    batch: &mut Peekable<impl Iterator<Item = (B, Location)>>,
+    run: &mut Vec<(B, Location)>,
+) -> bool {
+    run.clear();
+    run.extend(batch.next());
+    while let Some(next) = batch.next_if(|(key, _)| {
+        let last = run.last().map(|(last, _)| last.as_ref());
+        run.len() < RUN && last.is_some_and(|last| last < key.as_ref())
+    }) {
+        run.push(next);
+    }
+    !run.is_empty()
 }
