@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use emdb_index::{Cursor, Entry};
 use emdb_journal::{Frame, Opened};
 
-use crate::engine::{Extent, Handle};
+use crate::engine::{Extent, Handle, Standpoint};
 use crate::snapshots::Ticket;
 use crate::space::Space;
 use crate::{Error, Result};
@@ -58,13 +58,12 @@ impl Stand {
         Ok(Self::over(engine, space, id, snapshot, at_ms))
     }
 
-    /// What a transaction sees now.
-    pub(crate) fn in_transaction(engine: &Handle, number: u64, at: usize) -> Result<Self> {
-        let seen = engine.standpoint(number, at)?;
+    /// What a transaction saw then.
+    pub(crate) fn in_transaction(engine: &Handle, seen: Standpoint) -> Self {
         let now = engine.clock.now_ms();
         let mut stand = Self::over(engine, &seen.space, Some(seen.id), seen.snapshot, now);
         stand.discarded = Some(seen.discarded);
-        Ok(stand)
+        stand
     }
 
     fn over(

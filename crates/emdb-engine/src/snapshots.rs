@@ -232,7 +232,7 @@ impl Snapshots {
 
     /// Whether tombstones wait to be removed.
     #[inline]
-    fn has_kept(&self) -> bool {
+    pub(crate) fn has_kept(&self) -> bool {
         self.kept.load(Ordering::SeqCst) != 0
     }
 

@@ -1,10 +1,14 @@
 //! A namespace's state: its index, its counts, and what it held before it was cleared.
 
+mod ends;
+
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use emdb_index::{Detached, HashIndex, OrderedIndex};
 use emdb_journal::Frame;
+
+pub(crate) use ends::{DeadEnds, End};
 
 /// A namespace.
 ///
@@ -34,6 +38,7 @@ pub(crate) struct Space {
     order: Mutex<Option<Arc<OrderedIndex>>>,
     /// Whether a key may be missing there.
     order_broken: AtomicBool,
+    pub(crate) dead_ends: DeadEnds,
     past: Mutex<Past>,
 }
 
@@ -101,6 +106,7 @@ impl Space {
             earliest_expiry_ms: AtomicU64::new(0),
             order: Mutex::new(None),
             order_broken: AtomicBool::new(false),
+            dead_ends: DeadEnds::default(),
             past: Mutex::new(Past {
                 born,
                 ended: Vec::new(),
@@ -246,6 +252,7 @@ impl Space {
             contents,
             order: self.order_slot().take(),
         });
+        self.dead_ends.forget();
         past.born = position;
         self.id.store(id, Ordering::Release);
         self.set_counts(0, 0);
@@ -261,6 +268,7 @@ impl Space {
         self.index.wait_for_guards();
         let contents = self.index.detach();
         self.index.release(contents);
+        self.dead_ends.forget();
         drop(past);
         self.set_counts(0, 0);
     }

@@ -2,15 +2,20 @@
 //!
 //! Both change together, in a writer's turn or under the write side, and while the
 //! stripe of the key's hash is locked. So at every position they know the same keys.
+//!
+//! But for batches: one brings its keys into the order later, sorted, before it is
+//! committed or looks at the order itself. Until then the order leads to earlier versions.
+//! And the tombstones that it leaves go out of the order before they leave the hash index.
 
 mod build;
+mod sort;
 mod stored;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use emdb_index::{Location, OrderedIndex};
-use emdb_journal::Opened;
+use emdb_journal::{Kind, Opened};
 
 use super::Engine;
 use crate::builder::VerifyReads;
@@ -68,6 +73,7 @@ impl Engine {
     #[inline]
     pub(super) fn order_insert(&self, space: &Space, key: &[u8], location: Location) {
         if self.range_scans {
+            space.dead_ends.revive(key);
             let inserted = space
                 .order()
                 .insert(key, location, |location| self.key_at(location));
@@ -78,11 +84,35 @@ impl Engine {
         }
     }
 
+    /// The key was there, with a record or a tombstone at `old`.
     #[inline]
-    pub(super) fn order_replace(&self, space: &Space, key: &[u8], old: u64, new: Location) {
-        if self.range_scans
-            && !Location::new(old).is_some_and(|old| space.order().replace_at(key, old, new))
-        {
+    pub(super) fn order_replace(
+        &self,
+        space: &Space,
+        key: &[u8],
+        old: u64,
+        new: Location,
+        kind: Kind,
+    ) {
+        if !self.range_scans {
+            return;
+        }
+        if kind == Kind::Put {
+            space.dead_ends.revive(key);
+        }
+        if !Location::new(old).is_some_and(|old| space.order().replace_at(key, old, new)) {
+            self.order_replace_gone(space, key, old, new);
+        }
+    }
+
+    /// A tombstone may be gone from the order already; anything else must be there.
+    #[cold]
+    fn order_replace_gone(&self, space: &Space, key: &[u8], old: u64, new: Location) {
+        let opened = Opened::new();
+        let frame = self.journal.frame(old, &opened);
+        if frame.is_ok_and(|frame| frame.kind == Kind::Tombstone) {
+            self.order_insert(space, key, new);
+        } else {
             space.set_order_broken();
         }
     }
@@ -94,5 +124,67 @@ impl Engine {
         {
             space.set_order_broken();
         }
+    }
+
+    /// Takes the key of a tombstone out, unless it is gone already.
+    pub(super) fn order_forget(&self, space: &Space, key: &[u8], tombstone: Location) {
+        if self.range_scans {
+            space.order().remove_at(key, tombstone);
+        }
+    }
+
+    /// Brings the newest of these records of a namespace, oldest first, into its order.
+    pub(super) fn order_all(&self, space: &Space, positions: &[u64]) {
+        let done = self.with_sorted(positions, |records| {
+            space
+                .order()
+                .insert_sorted_batch(records, |location| self.key_at(location))
+        });
+        if !matches!(done, Ok(Ok(_))) {
+            space.set_order_broken();
+        }
+    }
+
+    /// Takes the keys of these tombstones out of the order, but for those that have a
+    /// newer record there.
+    pub(super) fn order_remove_all(&self, space: &Space, tombstones: &[u64]) {
+        let done = self.with_sorted(tombstones, |records| {
+            space.order().remove_sorted_batch(records)
+        });
+        if done.is_err() {
+            space.set_order_broken();
+        }
+    }
+
+    /// Gives the key the location that it has without what was undone, or none.
+    pub(super) fn order_restore(&self, space: &Space, key: &[u8], before: Option<Location>) {
+        let (order, resolve) = (space.order(), |location| self.key_at(location));
+        let restored = match before {
+            Some(location) => order.insert(key, location, resolve),
+            None => order.remove(key, resolve),
+        };
+        if restored.is_err() {
+            space.set_order_broken();
+        }
+    }
+
+    /// Hands the keys of records to `take` in their order, those of equal keys oldest first.
+    fn with_sorted<'a, T>(
+        &'a self,
+        positions: &[u64],
+        take: impl FnOnce(&mut dyn Iterator<Item = (Cow<'a, [u8]>, Location)>) -> T,
+    ) -> Result<T> {
+        let sorted = sort::by_key(&self.journal, positions)?;
+        let mut failed = None;
+        let mut records = sorted.iter().enumerate().map_while(|(at, placed)| {
+            if let Some(ahead) = sorted.get(at + sort::AHEAD) {
+                self.journal.prefetch(ahead.position);
+            }
+            let location = Location::new(placed.position)?;
+            let key = self.key_at(location).map_err(|error| failed = Some(error));
+            Some((key.ok()?, location))
+        });
+        let taken = take(&mut records);
+        failed.map_or(Ok(taken), Err)
     }
 }

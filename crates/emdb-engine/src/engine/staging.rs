@@ -2,7 +2,8 @@
 //!
 //! Its records go into the journal as frames of a batch and into the indexes at once,
 //! where `hidden_from` hides them from everybody else. So nothing is kept here for a
-//! record, but for a removed one its position. The last few records stored are held
+//! record, but for a removed one its position, and that of one that is still to come into
+//! the order of keys. The last few records stored are held
 //! back, so that the memory which each needs is on its way before it is looked at, and
 //! so that a transaction of one record becomes a plain frame.
 //!
@@ -10,6 +11,9 @@
 //! of this `number`; ending it takes the batch out first.
 
 mod apply;
+mod pop;
+mod tombstones;
+mod touched;
 mod undo;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +32,7 @@ use crate::space::{Delta, Space};
 use crate::{Error, Result};
 
 use apply::Queue;
+use touched::Touched;
 
 /// The open transaction, if there is one; otherwise memory to be used again.
 pub(crate) struct Staging {
@@ -42,8 +47,6 @@ pub(crate) struct Staging {
     /// The default namespace first.
     touched: Vec<Touched>,
     queue: Queue,
-    /// Positions of tombstones: they stay in the index until it is committed.
-    removed: Vec<u64>,
     savepoints: Vec<Saved>,
     next_savepoint: u64,
     next_id: u32,
@@ -61,25 +64,11 @@ pub(crate) enum Patience {
     RollBack,
 }
 
-/// A namespace that the transaction uses.
-struct Touched {
-    space: Arc<Space>,
-    id: u32,
-    delta: Delta,
-    /// None of its records that the transaction stored expires before.
-    earliest_expiry_ms: u64,
-    /// The transaction creates it.
-    created: bool,
-    /// It was created, and then discarded.
-    gone: bool,
-}
-
 /// A point to which the transaction can be taken back.
 struct Saved {
     number: u64,
     mark: Mark,
     deltas: Vec<Delta>,
-    removed: usize,
 }
 
 /// Where an iterator in a transaction stands.
@@ -101,7 +90,6 @@ impl Staging {
             failed: None,
             touched: vec![Touched::new(root, false)],
             queue: Queue::default(),
-            removed: Vec::new(),
             savepoints: Vec::new(),
             next_savepoint: 0,
             next_id: 0,
@@ -112,8 +100,10 @@ impl Staging {
     /// Takes the batch out, and forgets everything about the transaction.
     fn reset(&mut self) -> Option<Batch> {
         self.touched.truncate(1);
+        if let Some(root) = self.touched.first_mut() {
+            root.forget();
+        }
         self.queue.clear();
-        self.removed = Vec::new();
         self.savepoints.clear();
         self.discarded.clear();
         self.failed = None;
@@ -135,6 +125,16 @@ impl Staging {
         fresh
     }
 
+    /// Brings the order of a namespace's keys up to date.
+    fn put_in_order(&mut self, engine: &Engine, at: usize) -> Result<()> {
+        self.drain(engine)?;
+        let cursor = self.batch.as_ref().ok_or(Error::Closed)?.cursor();
+        if let Some(touched) = self.touched.get_mut(at) {
+            touched.put_in_order(engine, cursor);
+        }
+        Ok(())
+    }
+
     fn touched(&self, at: usize) -> Result<&Touched> {
         let touched = self.touched.get(at).filter(|touched| !touched.gone);
         touched.ok_or(Error::NamespaceDropped)
@@ -150,19 +150,6 @@ impl Staging {
         }
         self.touched.push(Touched::new(Arc::clone(space), false));
         Ok(self.touched.len() - 1)
-    }
-}
-
-impl Touched {
-    fn new(space: Arc<Space>, created: bool) -> Self {
-        Self {
-            id: space.id(),
-            space,
-            delta: Delta::default(),
-            earliest_expiry_ms: u64::MAX,
-            created,
-            gone: false,
-        }
     }
 }
 
@@ -200,8 +187,6 @@ impl Engine {
         staging.next_id = self.catalog.next_id();
         if let Some(root) = staging.touched.first_mut() {
             root.id = root.space.id();
-            root.delta = Delta::default();
-            root.earliest_expiry_ms = u64::MAX;
         }
         staging.batch = Some(batch);
         Ok(Some(staging.number))
@@ -243,19 +228,16 @@ impl Engine {
                 return Err(error);
             }
             let mut touched = staging.touched.split_off(1);
-            if let Some(root) = staging.touched.first() {
-                touched.push(Touched {
-                    delta: root.delta,
-                    earliest_expiry_ms: root.earliest_expiry_ms,
-                    ..Touched::new(Arc::clone(&root.space), false)
-                });
+            if let Some(root) = staging.touched.first_mut() {
+                let fresh = Touched::new(Arc::clone(&root.space), false);
+                touched.push(std::mem::replace(root, fresh));
             }
-            let (removed, next_id) = (std::mem::take(&mut staging.removed), staging.next_id);
+            let next_id = staging.next_id;
             let batch = staging.reset();
             drop(staging);
             if let Some(batch) = batch {
                 let committed = batch.commit(|| self.publish(&touched, next_id));
-                self.remove_tombstones(&touched, &removed);
+                self.remove_tombstones(&mut touched);
                 committed?;
             }
         }
@@ -398,6 +380,14 @@ impl Engine {
         })
     }
 
+    /// As `standpoint`, for a look at the order of keys.
+    pub(crate) fn ordered_standpoint(&self, number: u64, at: usize) -> Result<Standpoint> {
+        let mut staging = self.open_staging(number)?;
+        staging.put_in_order(self, at)?;
+        drop(staging);
+        self.standpoint(number, at)
+    }
+
     /// A namespace, and where what the transaction sees now ends.
     fn sight(&self, number: u64, at: usize) -> Result<(Arc<Space>, u64)> {
         let mut staging = self.open_staging(number)?;
@@ -448,7 +438,6 @@ impl Engine {
             number: staging.next_savepoint,
             mark,
             deltas: staging.touched.iter().map(|at| at.delta).collect(),
-            removed: staging.removed.len(),
         };
         staging.next_savepoint += 1;
         let number = saved.number;

@@ -114,7 +114,7 @@ impl Engine {
                     Some(old) => {
                         guard.replace(location, kind == Kind::Tombstone);
                         kept = (kind == Kind::Tombstone).then_some(position);
-                        self.order_replace(space, key, old.position, location);
+                        self.order_replace(space, key, old.position, location, kind);
                     }
                     None => {
                         guard.insert(location, false);

@@ -4,6 +4,7 @@ use std::ops::{Bound, ControlFlow};
 
 use super::{KeyRange, NamespaceRangeIter, RangeWalk, TryRangeIter};
 use crate::engine::Patience;
+use crate::space::End;
 use crate::{
     Emdb, Namespace, Result, Snapshot, SnapshotNamespace, Transaction, TransactionNamespace,
 };
@@ -151,15 +152,8 @@ reading!(Namespace, self, self.stand());
 reading!(Emdb, self, self.root().stand());
 reading!(SnapshotNamespace, self, self.stand());
 reading!(Snapshot, self, self.root().stand());
-reading!(TransactionNamespace<'_>, self, self.stand());
-reading!(Transaction<'_>, self, self.root().stand());
-
-/// Which end of the order.
-#[derive(Clone, Copy)]
-enum End {
-    First,
-    Last,
-}
+reading!(TransactionNamespace<'_>, self, self.ordered_stand());
+reading!(Transaction<'_>, self, self.root().ordered_stand());
 
 impl TransactionNamespace<'_> {
     /// Removes the record with the lowest key, and returns it.
@@ -176,17 +170,6 @@ impl TransactionNamespace<'_> {
     /// As [`last`](Self::last) and [`remove`](Self::remove).
     pub fn pop_last(&self) -> Result<Option<Record>> {
         self.pop(End::Last)
-    }
-
-    fn pop(&self, end: End) -> Result<Option<Record>> {
-        let record = match end {
-            End::First => self.first()?,
-            End::Last => self.last()?,
-        };
-        if let Some((key, _)) = &record {
-            self.forget(key)?;
-        }
-        Ok(record)
     }
 
     /// Removes the records of a range, and says how many they were.

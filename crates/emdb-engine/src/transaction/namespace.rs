@@ -9,6 +9,7 @@ use emdb_journal::Opened;
 use crate::Result;
 use crate::engine::{Attempt, Extent, Handle, Step};
 use crate::iter::{NamespaceIter, NamespaceKeyIter, Stand, TryIter, TryKeyIter, Walk};
+use crate::space::End;
 use crate::value::ValueRef;
 
 /// A namespace in a [`Transaction`](super::Transaction), with the same verbs.
@@ -47,8 +48,20 @@ impl<'t> TransactionNamespace<'t> {
             .map(drop)
     }
 
-    pub(crate) fn stand(&self) -> Result<Stand> {
-        Stand::in_transaction(self.engine, self.number, self.at)
+    /// Removes the record at that end of the order.
+    pub(crate) fn pop(&self, end: End) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+        self.engine.pop_in(self.number, self.at, end)
+    }
+
+    fn stand(&self) -> Result<Stand> {
+        let seen = self.engine.standpoint(self.number, self.at)?;
+        Ok(Stand::in_transaction(self.engine, seen))
+    }
+
+    /// As `stand`, for a walk in the order of keys.
+    pub(crate) fn ordered_stand(&self) -> Result<Stand> {
+        let seen = self.engine.ordered_standpoint(self.number, self.at)?;
+        Ok(Stand::in_transaction(self.engine, seen))
     }
 
     fn walk(&self, extent: Extent) -> Result<Walk> {

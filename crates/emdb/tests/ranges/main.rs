@@ -231,6 +231,35 @@ fn pops_take_the_ends() {
     assert_eq!(db.first().unwrap(), None);
 }
 
+/// A record that was popped, and given back by a savepoint, was passed over from then on.
+#[test]
+fn what_a_savepoint_takes_back_is_popped_again() {
+    let (db, map) = filled();
+    let (first, last) = (
+        records(&map).first().cloned(),
+        records(&map).last().cloned(),
+    );
+    let tx = db.begin().unwrap();
+    let savepoint = tx.savepoint().unwrap();
+    for _ in 0..3 {
+        for pops in 1..4 {
+            assert_eq!(tx.pop_first().unwrap(), first);
+            assert_eq!(tx.pop_last().unwrap(), last);
+            for _ in 1..pops {
+                tx.pop_first().unwrap();
+                tx.pop_last().unwrap();
+            }
+            tx.rollback_to(savepoint).unwrap();
+        }
+        // The only change is held back.
+        assert_eq!(tx.pop_first().unwrap(), first);
+        tx.rollback_to(savepoint).unwrap();
+    }
+    drop(tx);
+    assert_eq!(db.pop_first().unwrap(), first);
+    assert_eq!(db.pop_last().unwrap(), last);
+}
+
 #[test]
 fn retain_and_remove_range_are_one_step_each() {
     let (db, mut map) = filled();

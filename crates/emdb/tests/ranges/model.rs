@@ -18,10 +18,8 @@ enum Op {
     PopFirst,
     PopLast,
     Clear,
-    /// Operations in a transaction, and whether it is committed.
-    Transaction(Vec<(Bytes, bool)>, bool),
-    /// As before, but the later part is taken back.
-    Savepoint(Vec<(Bytes, bool)>, usize),
+    /// Steps in a transaction, and whether it is committed.
+    Transaction(Vec<Step>, bool),
     Snapshot,
     DropSnapshot(usize),
     Reopen(Reopen),
@@ -38,6 +36,24 @@ enum Reopen {
     ByOneWithoutRanges,
 }
 
+/// What is done in a transaction.
+#[derive(Debug, Clone)]
+enum Step {
+    Insert(Bytes, u8),
+    Remove(Bytes),
+    InsertMany(Vec<Bytes>),
+    RemoveRange(Bytes, Bytes),
+    PopFirst,
+    PopLast,
+    Clear,
+    Savepoint,
+    RollbackTo(usize),
+    /// Looks at the order, which has all of it brought there.
+    Range,
+    Ends,
+    Iterator,
+}
+
 /// Few different keys, many of them with the same beginning.
 fn key() -> impl Strategy<Value = Bytes> {
     prop_oneof![
@@ -46,18 +62,34 @@ fn key() -> impl Strategy<Value = Bytes> {
     ]
 }
 
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (key(), any::<u8>()).prop_map(|(key, value)| Step::Insert(key, value)),
+        4 => key().prop_map(Step::Remove),
+        2 => proptest::collection::vec(key(), 0..30).prop_map(Step::InsertMany),
+        1 => (key(), key()).prop_map(|(a, b)| Step::RemoveRange(a, b)),
+        6 => Just(Step::PopFirst),
+        6 => Just(Step::PopLast),
+        1 => Just(Step::Clear),
+        3 => Just(Step::Savepoint),
+        3 => any::<usize>().prop_map(Step::RollbackTo),
+        2 => Just(Step::Range),
+        1 => Just(Step::Ends),
+        1 => Just(Step::Iterator),
+    ]
+}
+
 fn op() -> impl Strategy<Value = Op> {
-    let steps = || proptest::collection::vec((key(), any::<bool>()), 0..12);
+    let steps = || proptest::collection::vec(step(), 0..24);
     prop_oneof![
         6 => (key(), any::<u8>()).prop_map(|(key, value)| Op::Insert(key, value)),
         4 => key().prop_map(Op::Remove),
         2 => proptest::collection::vec(key(), 0..30).prop_map(Op::InsertMany),
         1 => (key(), key()).prop_map(|(a, b)| Op::RemoveRange(a, b)),
-        1 => Just(Op::PopFirst),
-        1 => Just(Op::PopLast),
+        3 => Just(Op::PopFirst),
+        3 => Just(Op::PopLast),
         1 => Just(Op::Clear),
-        3 => (steps(), any::<bool>()).prop_map(|(steps, commit)| Op::Transaction(steps, commit)),
-        2 => (steps(), 0..12_usize).prop_map(|(steps, at)| Op::Savepoint(steps, at)),
+        5 => (steps(), any::<bool>()).prop_map(|(steps, commit)| Op::Transaction(steps, commit)),
         2 => Just(Op::Snapshot),
         1 => (0..4_usize).prop_map(Op::DropSnapshot),
         2 => prop_oneof![
@@ -71,16 +103,61 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-fn apply(tx: &Transaction<'_>, map: &mut Map, steps: &[(Bytes, bool)]) {
-    for (key, stores) in steps {
-        if *stores {
-            tx.insert(key, "tx").unwrap();
-            map.insert(key.clone(), b"tx".to_vec());
-        } else {
-            assert_eq!(tx.remove(key).unwrap(), map.remove(key));
+fn remove_range(map: &mut Map, from: &[u8], to: &[u8]) -> u64 {
+    let before = map.len();
+    map.retain(|key, _| !(from..to).contains(&key.as_slice()));
+    (before - map.len()) as u64
+}
+
+fn apply(tx: &Transaction<'_>, map: &mut Map, steps: Vec<Step>) {
+    let mut savepoints = Vec::new();
+    let mut iterators = Vec::new();
+    for step in steps {
+        match step {
+            Step::Insert(key, value) => {
+                tx.insert(&key, [value]).unwrap();
+                map.insert(key, vec![value]);
+            }
+            Step::Remove(key) => assert_eq!(tx.remove(&key).unwrap(), map.remove(&key)),
+            Step::InsertMany(keys) => {
+                tx.insert_many(keys.iter().map(|key| (key, "tx"))).unwrap();
+                map.extend(keys.into_iter().map(|key| (key, b"tx".to_vec())));
+            }
+            Step::RemoveRange(from, to) => {
+                let removed = remove_range(map, &from, &to);
+                assert_eq!(tx.remove_range(from..to).unwrap(), removed);
+            }
+            Step::PopFirst => assert_eq!(tx.pop_first().unwrap(), map.pop_first()),
+            Step::PopLast => assert_eq!(tx.pop_last().unwrap(), map.pop_last()),
+            Step::Clear => {
+                tx.clear().unwrap();
+                map.clear();
+            }
+            Step::Savepoint => {
+                savepoints.push((tx.savepoint().unwrap(), map.clone(), iterators.len()));
+            }
+            Step::RollbackTo(which) => {
+                if !savepoints.is_empty() {
+                    savepoints.truncate(which % savepoints.len() + 1);
+                    let (savepoint, then, made) = &savepoints[savepoints.len() - 1];
+                    tx.rollback_to(*savepoint).unwrap();
+                    map.clone_from(then);
+                    // Those made later end with an error, or have seen it all.
+                    iterators.truncate(*made);
+                }
+            }
+            Step::Range => assert_eq!(tx.range(..).unwrap(), records(map)),
+            Step::Ends => {
+                assert_eq!(tx.first().unwrap(), records(map).first().cloned());
+                assert_eq!(tx.last().unwrap(), records(map).last().cloned());
+            }
+            Step::Iterator => iterators.push((tx.range_iter(..).unwrap(), records(map))),
         }
     }
-    assert_eq!(tx.range(..).unwrap(), records(map));
+    for (iterator, then) in iterators {
+        assert_eq!(iterator.collect::<Vec<_>>(), then);
+    }
+    assert_eq!(tx.len().unwrap(), map.len());
 }
 
 /// Does what there is to do between closing and opening.
@@ -128,10 +205,8 @@ proptest! {
                     map.extend(keys.into_iter().map(|key| (key, b"many".to_vec())));
                 }
                 Op::RemoveRange(from, to) => {
-                    let before = map.len();
-                    map.retain(|key, _| !(from.as_slice()..to.as_slice()).contains(&key.as_slice()));
-                    let removed = db.remove_range(from..to).unwrap();
-                    prop_assert_eq!(removed, (before - map.len()) as u64);
+                    let expected = remove_range(&mut map, &from, &to);
+                    prop_assert_eq!(db.remove_range(from..to).unwrap(), expected);
                 }
                 Op::PopFirst => prop_assert_eq!(db.pop_first().unwrap(), map.pop_first()),
                 Op::PopLast => prop_assert_eq!(db.pop_last().unwrap(), map.pop_last()),
@@ -142,23 +217,13 @@ proptest! {
                 Op::Transaction(steps, commits) => {
                     let tx = db.begin().unwrap();
                     let mut own = map.clone();
-                    apply(&tx, &mut own, &steps);
+                    apply(&tx, &mut own, steps);
                     if commits {
                         tx.commit().unwrap();
                         map = own;
                     } else {
                         drop(tx);
                     }
-                }
-                Op::Savepoint(steps, at) => {
-                    let (kept, undone) = steps.split_at(at.min(steps.len()));
-                    let tx = db.begin().unwrap();
-                    apply(&tx, &mut map, kept);
-                    let savepoint = tx.savepoint().unwrap();
-                    apply(&tx, &mut map.clone(), undone);
-                    tx.rollback_to(savepoint).unwrap();
-                    prop_assert_eq!(tx.range(..).unwrap(), records(&map));
-                    tx.commit().unwrap();
                 }
                 Op::Snapshot => snapshots.push((db.snapshot().unwrap(), map.clone())),
                 Op::DropSnapshot(at) => {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
-use std::sync::{Arc, MutexGuard};
+use std::sync::MutexGuard;
 
 use emdb_index::Location;
 use emdb_journal::{Batch, Frame, FrameSpec, Kind, Lsn, Opened};
@@ -11,12 +11,10 @@ use super::{Staging, Touched};
 use crate::engine::read::Extent;
 use crate::engine::write::{Newest, delta};
 use crate::engine::{Engine, Step};
-use crate::snapshots::KeptTombstone;
-use crate::space::Space;
 use crate::{Error, Result};
 
-/// Records held back.
-const AHEAD: usize = 16;
+/// Records held back, or whose memory is on its way.
+pub(super) const AHEAD: usize = 16;
 /// Larger records are not held back, so that they are not copied twice.
 const HELD_BYTES: usize = 4096;
 
@@ -85,7 +83,7 @@ impl Staging {
     }
 
     /// Whether nothing has been appended yet.
-    fn is_untouched(&self) -> bool {
+    pub(super) fn is_untouched(&self) -> bool {
         let untouched = |batch: &Batch| batch.cursor() == batch.begin();
         self.batch.as_ref().is_some_and(untouched)
     }
@@ -156,22 +154,17 @@ impl Staging {
             .ok_or_else(|| Error::corrupted(position, "impossible position"))?;
         match &newest {
             // Others still need what a removed key's entry leads to.
-            Some(old) => {
-                guard.replace(location, kind == Kind::Tombstone);
-                engine.order_replace(&touched.space, key, old.position, location);
-            }
-            None => {
-                guard.insert(location, false);
-                engine.order_insert(&touched.space, key, location);
-            }
+            Some(_) => guard.replace(location, kind == Kind::Tombstone),
+            None => guard.insert(location, false),
         }
+        drop(guard);
         touched.delta.add(delta(&spec, live));
         if let Some(expiry) = expires_at_ms {
             touched.earliest_expiry_ms = touched.earliest_expiry_ms.min(expiry);
         }
-        drop(guard);
-        if kind == Kind::Tombstone {
-            self.removed.push(position);
+        touched.note(position, kind, engine, key);
+        if touched.must_sort() {
+            touched.put_in_order(engine, batch.cursor());
         }
         Ok(answer)
     }
@@ -179,10 +172,11 @@ impl Staging {
     /// Has the batch count; it is still hidden.
     pub(super) fn seal(&mut self, engine: &Engine) -> Result<()> {
         self.drain(engine)?;
-        match &mut self.batch {
-            Some(batch) => Ok(batch.seal()?),
-            None => Err(Error::Closed),
+        let batch = self.batch.as_mut().ok_or(Error::Closed)?;
+        for touched in self.touched.iter_mut().filter(|touched| !touched.gone) {
+            touched.put_in_order(engine, batch.cursor());
         }
+        Ok(batch.seal()?)
     }
 }
 
@@ -217,7 +211,7 @@ impl Engine {
         self.hold(&mut staging, at, hash, key, Some((value, expires_at_ms)))
     }
 
-    fn hold(
+    pub(super) fn hold(
         &self,
         staging: &mut Staging,
         at: usize,
@@ -366,7 +360,7 @@ impl Engine {
     pub(super) fn commit_single(&self, mut guard: MutexGuard<'_, Staging>) -> Result<()> {
         let staging = &mut *guard;
         let committed = match (staging.batch.take(), staging.queue.oldest()) {
-            (Some(batch), Some(held)) => match staging.touched.get(held.at) {
+            (Some(batch), Some(held)) => match staging.touched.get_mut(held.at) {
                 Some(touched) => self.commit_held(batch, touched, held),
                 None => Err(Error::NamespaceDropped),
             },
@@ -382,7 +376,7 @@ impl Engine {
         }
     }
 
-    fn commit_held(&self, batch: Batch, touched: &Touched, held: &Held) -> Result<Option<Lsn>> {
+    fn commit_held(&self, batch: Batch, touched: &mut Touched, held: &Held) -> Result<Option<Lsn>> {
         let (space, id) = (&touched.space, touched.id);
         let (key, value) = held.key_and_value();
         let mut guard = self.lock_in_batch(space, held.hash)?;
@@ -405,7 +399,7 @@ impl Engine {
         if newest.is_none() {
             self.make_room(&mut guard)?;
         }
-        let mut removed = None;
+        let removed = &mut touched.removed;
         let lsn = batch.commit_single_unsynced(&spec, |position| {
             let Some(location) = Location::new(position) else {
                 return;
@@ -413,8 +407,8 @@ impl Engine {
             match &newest {
                 Some(old) => {
                     guard.replace(location, kind == Kind::Tombstone);
-                    removed = (kind == Kind::Tombstone).then_some(position);
-                    self.order_replace(space, key, old.position, location);
+                    removed.extend((kind == Kind::Tombstone).then_some(position));
+                    self.order_replace(space, key, old.position, location, kind);
                 }
                 None => {
                     guard.insert(location, false);
@@ -425,60 +419,10 @@ impl Engine {
             self.add_dead(delta.dead_bytes);
         })?;
         drop(guard);
-        if let Some(position) = removed {
-            self.remove_tombstones(std::slice::from_ref(touched), &[position]);
-        }
         if let Some(expiry) = expires_at_ms {
             space.will_expire_at(expiry);
         }
+        self.remove_tombstones(std::slice::from_mut(touched));
         Ok(Some(lsn))
-    }
-
-    /// After a commit: removes the tombstones it left in the indexes, or has them kept
-    /// for the snapshots that need them.
-    pub(super) fn remove_tombstones(&self, touched: &[Touched], removed: &[u64]) {
-        let Some(last) = removed.last() else {
-            return;
-        };
-        // A snapshot that is opened from here on sees the commit.
-        let needed = !self.snapshots.all_after(*last);
-        let mut ahead = removed.iter().filter_map(|position| {
-            let opened = Opened::new();
-            let frame = self.journal.frame(*position, &opened).ok()?;
-            let of_frame = |touched: &&Touched| touched.id == frame.namespace;
-            let space = &touched.iter().find(of_frame)?.space;
-            let hash = self.hash(frame.key);
-            space.index.prefetch(hash);
-            Some((space, hash, *position))
-        });
-        let mut queue: VecDeque<_> = ahead.by_ref().take(AHEAD).collect();
-        while let Some((space, hash, position)) = queue.pop_front() {
-            queue.extend(ahead.next());
-            if needed {
-                self.snapshots.keep(KeptTombstone {
-                    space: Arc::clone(space),
-                    hash,
-                    position,
-                });
-            } else {
-                self.remove_tombstone(space, hash, position);
-            }
-        }
-    }
-
-    /// Removes a tombstone's entry, unless a newer version has taken its place.
-    pub(crate) fn remove_tombstone(&self, space: &Space, hash: u64, position: u64) {
-        // An index that cannot be locked is damaged, and rebuilt when it is used.
-        if let Some(location) = Location::new(position)
-            && let Ok(mut guard) = space.index.lock(hash)
-            && guard
-                .find_location(location)
-                .is_some_and(|entry| entry.tombstone)
-        {
-            guard.remove();
-            if let Ok(key) = self.key_at(location) {
-                self.order_remove(space, &key, position);
-            }
-        }
     }
 }

@@ -7,10 +7,10 @@ use std::sync::atomic::Ordering;
 use emdb_index::Location;
 use emdb_journal::{Batch, Kind, Opened};
 
-use super::Staging;
+use super::{Staging, Touched};
 use crate::engine::Engine;
 use crate::snapshots::KeptTombstone;
-use crate::space::{Delta, Space};
+use crate::space::Delta;
 use crate::{Error, Result};
 
 impl Staging {
@@ -30,14 +30,18 @@ impl Staging {
             // back after this.
             discarded.fetch_min(from, Ordering::SeqCst);
         }
+        for touched in &mut self.touched {
+            // Of what was only held back, too.
+            touched.forget_from(from);
+        }
         if from >= end {
             return;
         }
         let begin = self.batch.as_ref().map_or(from, Batch::begin);
-        let spaces: HashMap<u32, &Arc<Space>> = self
+        let touched: HashMap<u32, &Touched> = self
             .touched
             .iter()
-            .map(|touched| (touched.id, &touched.space))
+            .map(|touched| (touched.id, touched))
             .collect();
         let mut position = from;
         while position < end {
@@ -49,10 +53,10 @@ impl Staging {
                 // Only a version that leads out of what is undone tells what was before.
                 let before = frame.previous.map(|link| link.position);
                 if before.is_none_or(|before| before < from)
-                    && let Some(space) = spaces.get(&frame.namespace)
+                    && let Some(touched) = touched.get(&frame.namespace)
                 {
                     let own = before.is_some_and(|before| before >= begin);
-                    engine.undo_key(space, frame.namespace, frame.key, before, own);
+                    engine.undo_key(touched, position, frame.key, before, own);
                 }
             }
             position += frame.len() as u64;
@@ -80,7 +84,7 @@ impl Engine {
         let Some(saved) = staging.savepoints.get(at) else {
             return Ok(());
         };
-        let (mark, removed, deltas) = (saved.mark, saved.removed, saved.deltas.clone());
+        let (mark, deltas) = (saved.mark, saved.deltas.clone());
         let batch = staging.batch.as_mut().ok_or(Error::Closed)?;
         let end = batch.cursor();
         // First what can fail: an error changes nothing.
@@ -88,7 +92,6 @@ impl Engine {
         staging.queue.clear();
         staging.savepoints.truncate(at + 1);
         staging.undo(self, mark.position(), end);
-        staging.removed.truncate(removed);
         for (at, touched) in staging.touched.iter_mut().enumerate() {
             let before = deltas.get(at);
             touched.gone |= touched.created && before.is_none();
@@ -97,20 +100,24 @@ impl Engine {
         Ok(())
     }
 
-    fn undo_key(&self, space: &Arc<Space>, id: u32, key: &[u8], before: Option<u64>, own: bool) {
-        let hash = self.hash(key);
+    /// Takes a key back to `before`. Its first version to go is at `from`.
+    fn undo_key(&self, touched: &Touched, from: u64, key: &[u8], before: Option<u64>, own: bool) {
+        let (space, hash) = (&touched.space, self.hash(key));
+        space.dead_ends.revive(key);
         let Ok(mut guard) = self.lock_in_batch(space, hash) else {
             return;
         };
         let opened = Opened::new();
-        let newest = self.newest(&mut guard, id, key, &opened);
-        let Ok(Some(undone)) = newest else {
+        let newest = self.newest(&mut guard, touched.id, key, &opened);
+        if !matches!(newest, Ok(Some(_))) {
             return;
-        };
-        let undone = undone.position;
-        let Some(location) = before.and_then(Location::new) else {
+        }
+        let before = before.and_then(Location::new);
+        if self.range_scans && from < touched.ordered_upto {
+            self.order_restore(space, key, before);
+        }
+        let Some(location) = before else {
             guard.remove();
-            self.order_remove(space, key, undone);
             return;
         };
         let tombstone = self
@@ -118,7 +125,6 @@ impl Engine {
             .frame(location.get(), &opened)
             .is_ok_and(|frame| frame.kind == Kind::Tombstone);
         guard.replace(location, tombstone);
-        self.order_replace(space, key, undone, location);
         drop(guard);
         if tombstone && !own {
             // Whoever was to remove it may have found it replaced, and forgotten it.

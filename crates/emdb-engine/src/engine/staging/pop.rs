@@ -1,0 +1,164 @@
+//! Taking the first or the last record out.
+//!
+//! The order of keys says which key comes next, the hash index what it has. So the order
+//! need not know the removals of the transaction, and the keys that come next can be
+//! fetched together: only a record that is stored, or an undo, makes them void.
+
+use std::sync::Arc;
+
+use emdb_index::Location;
+use emdb_journal::{Frame, Opened};
+
+use super::{Staging, Touched};
+use crate::engine::read::Extent;
+use crate::engine::{Engine, Step};
+use crate::space::End;
+use crate::{Error, Result};
+
+type Record = (Vec<u8>, Vec<u8>);
+
+/// The most keys fetched together. The first time it is one, since few pops follow
+/// each other, and then twice as many as before.
+const TOGETHER: usize = 64;
+
+/// The keys that come next at an end, where their records are, and their hashes.
+#[derive(Default)]
+pub(super) struct Ahead {
+    keys: Vec<(Location, u64)>,
+    at: usize,
+    locations: Vec<Location>,
+}
+
+impl Ahead {
+    pub(super) fn clear(&mut self) {
+        self.keys.clear();
+        self.at = 0;
+    }
+}
+
+impl Staging {
+    /// The key that comes next at that end, whatever it has.
+    fn next_key(
+        &mut self,
+        engine: &Engine,
+        at: usize,
+        end: End,
+    ) -> Result<Option<(Location, u64)>> {
+        let touched = self.touched(at)?;
+        let ahead = match end {
+            End::First => &touched.first,
+            End::Last => &touched.last,
+        };
+        let is_due = ahead.at == ahead.keys.len();
+        if is_due && touched.unordered_puts {
+            self.put_in_order(engine, at)?;
+        }
+        let touched = self.touched.get_mut(at).ok_or(Error::NamespaceDropped)?;
+        if is_due {
+            touched.fetch(engine, end)?;
+        }
+        let ahead = touched.ahead(end);
+        let next = ahead.keys.get(ahead.at).copied();
+        ahead.at += usize::from(next.is_some());
+        Ok(next)
+    }
+}
+
+impl Touched {
+    fn ahead(&mut self, end: End) -> &mut Ahead {
+        match end {
+            End::First => &mut self.first,
+            End::Last => &mut self.last,
+        }
+    }
+
+    /// Finds the keys that come next, and brings what they need on its way.
+    fn fetch(&mut self, engine: &Engine, end: End) -> Result<()> {
+        let order = engine.order_of(&self.space, self.id)?;
+        let space = Arc::clone(&self.space);
+        let mut range = space.dead_ends.rest();
+        let ahead = self.ahead(end);
+        let (max, locations) = (
+            (ahead.keys.len() * 2).clamp(1, TOGETHER),
+            &mut ahead.locations,
+        );
+        let resolve = |location| engine.key_at(location);
+        match end {
+            End::First => order.next_batch(&mut range, max, locations, resolve)?,
+            End::Last => order.next_back_batch(&mut range, max, locations, resolve)?,
+        };
+        for location in &ahead.locations {
+            engine.journal.prefetch(location.get());
+        }
+        ahead.clear();
+        for location in &ahead.locations {
+            let hash = engine.hash(&engine.key_at(*location)?);
+            space.index.prefetch(hash);
+            ahead.keys.push((*location, hash));
+        }
+        Ok(())
+    }
+
+    /// A record came in for this key.
+    pub(super) fn stored(&mut self, key: &[u8]) {
+        self.space.dead_ends.revive(key);
+        self.forget_ahead();
+    }
+
+    pub(super) fn forget_ahead(&mut self) {
+        self.first.clear();
+        self.last.clear();
+    }
+}
+
+impl Engine {
+    /// Removes the record at that end in the transaction.
+    pub(crate) fn pop_in(&self, number: u64, at: usize, end: End) -> Result<Option<Record>> {
+        self.check_ordered()?;
+        let mut guard = self.open_staging(number)?;
+        let staging = &mut *guard;
+        staging.drain(self)?;
+        while let Some((location, hash)) = staging.next_key(self, at, end)? {
+            let opened = Opened::new();
+            let frame = self.journal.frame(location.get(), &opened)?;
+            let take = |stored: Option<&Frame<'_>>| {
+                if !stored.is_some_and(|stored| std::ptr::eq(stored.key, frame.key)) {
+                    // Nobody has verified yet that this was the key.
+                    self.journal.verify_head(location.get(), &frame)?;
+                }
+                let seen = stored.filter(|stored| !self.is_expired(stored, None));
+                Ok(seen.map(|stored| (stored.key.to_vec(), stored.value.to_vec())))
+            };
+            let single = staging.is_untouched();
+            let popped = if single {
+                // It may stay the only change.
+                let space = &staging.touched(at)?.space;
+                let key = frame.key;
+                let opened = Opened::new();
+                let stored =
+                    self.find_own_frame(space, hash, key, Extent::Whole, u64::MAX, &opened)?;
+                let popped: Result<_> = take(stored.as_ref());
+                if let Ok(Some(_)) = popped {
+                    self.hold(staging, at, hash, key, None)?;
+                }
+                popped
+            } else {
+                staging.change(self, at, hash, frame.key, |stored| match take(stored) {
+                    Ok(Some(record)) => Step::Remove(Ok(Some(record))),
+                    other => Step::Keep(other),
+                })?
+            }?;
+            // What is held back may yet fail.
+            let is_dead = popped.is_none() || !single;
+            let ends = &staging.touched(at)?.space.dead_ends;
+            ends.reach(end, frame.key, is_dead);
+            if popped.is_some() {
+                return Ok(popped);
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests;

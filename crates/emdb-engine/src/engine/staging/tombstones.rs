@@ -1,0 +1,100 @@
+//! Taking tombstones out of the indexes, once a commit has made them everybody's.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use emdb_index::Location;
+
+use super::Touched;
+use super::apply::AHEAD;
+use super::touched::UNORDERED;
+use crate::engine::Engine;
+use crate::snapshots::KeptTombstone;
+use crate::space::Space;
+
+impl Engine {
+    /// After a commit: removes the tombstones it left in the indexes, or has them kept
+    /// for the snapshots that need them.
+    pub(super) fn remove_tombstones(&self, touched: &mut [Touched]) {
+        let last = touched.iter().filter_map(|touched| touched.removed.last());
+        let Some(last) = last.max() else {
+            return;
+        };
+        // A snapshot that is opened from here on sees the commit.
+        let needed = !self.snapshots.all_after(*last);
+        for touched in touched.iter_mut().filter(|touched| !touched.gone) {
+            let space = &touched.space;
+            if needed {
+                for position in touched.removed.drain(..) {
+                    if let Ok(key) = self.journal.key(position) {
+                        self.snapshots.keep(KeptTombstone {
+                            space: Arc::clone(space),
+                            hash: self.hash(&key),
+                            position,
+                        });
+                    }
+                }
+            } else {
+                self.remove_unneeded(space, &touched.removed);
+                if !self.snapshots.has_kept() {
+                    // There is nothing to pass any more.
+                    space.dead_ends.forget();
+                }
+            }
+        }
+    }
+
+    /// Removes tombstones, unless newer versions have taken their places.
+    fn remove_unneeded(&self, space: &Space, tombstones: &[u64]) {
+        let hash_of = |position: u64| Some(self.hash(&self.journal.key(position).ok()?));
+        if let [only] = tombstones {
+            if let Some(hash) = hash_of(*only) {
+                self.remove_tombstone(space, hash, *only);
+            }
+            return;
+        }
+        if self.range_scans {
+            // First: whoever takes the keys for alive where the hash index has no tombstone
+            // is right.
+            for some in tombstones.chunks(UNORDERED) {
+                self.order_remove_all(space, some);
+            }
+        }
+        let mut ahead = tombstones.iter().filter_map(|position| {
+            let hash = hash_of(*position)?;
+            space.index.prefetch(hash);
+            Some((hash, *position))
+        });
+        let mut queue: VecDeque<_> = ahead.by_ref().take(AHEAD).collect();
+        while let Some((hash, position)) = queue.pop_front() {
+            queue.extend(ahead.next());
+            self.remove_entry(space, hash, position, || ());
+        }
+    }
+
+    /// Removes a tombstone's entries, unless a newer version has taken its place.
+    pub(crate) fn remove_tombstone(&self, space: &Space, hash: u64, position: u64) {
+        self.remove_entry(space, hash, position, || {
+            if let Some(location) = Location::new(position)
+                && let Ok(key) = self.key_at(location)
+            {
+                self.order_forget(space, &key, location);
+            }
+        });
+    }
+
+    /// Removes a tombstone's entry in the hash index, unless a newer version has taken its
+    /// place, and then calls `removed`.
+    fn remove_entry(&self, space: &Space, hash: u64, position: u64, removed: impl FnOnce()) {
+        // An index that cannot be locked is damaged, and rebuilt when it is used.
+        if let Some(location) = Location::new(position)
+            && let Ok(mut guard) = space.index.lock(hash)
+            && guard
+                .find_location(location)
+                .is_some_and(|entry| entry.tombstone)
+        {
+            guard.remove();
+            removed();
+        }
+    }
+}
