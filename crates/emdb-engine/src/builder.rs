@@ -1,9 +1,12 @@
 //! How a database is opened.
 
+#[cfg(feature = "encrypt")]
+mod encryption;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use emdb_journal::{FileMedium, Medium, MemoryMedium, OpenMode, Opening, Options, SyncPolicy};
+use emdb_journal::{FileMedium, Medium, MemoryMedium, OpenMode, Options, SyncPolicy};
 
 use crate::clock::TimeSource;
 use crate::db::Emdb;
@@ -73,6 +76,8 @@ pub struct EmdbBuilder {
     range_scans: bool,
     time_source: Option<Time>,
     sqpoll_idle_ms: Option<u32>,
+    #[cfg(feature = "encrypt")]
+    encryption: encryption::Wanted,
 }
 
 /// A source of time that users gave.
@@ -345,6 +350,8 @@ impl EmdbBuilder {
                     .to_owned(),
             ));
         }
+        #[cfg(feature = "encrypt")]
+        self.encryption.check()?;
         if self.sweep_every == Some(Duration::ZERO) {
             return Err(Error::InvalidConfig(
                 "sweep_every needs an interval above zero".to_owned(),
@@ -362,7 +369,7 @@ impl EmdbBuilder {
         let options = Options::default()
             .sync_policy(policy)
             .read_only(self.read_only);
-        let opening = Opening::new(medium, options)?;
+        let opening = self.opening(medium, options)?;
         let engine = engine::open(
             opening,
             EngineOptions {
@@ -378,6 +385,12 @@ impl EmdbBuilder {
             },
         )?;
         Ok(Emdb::new(engine))
+    }
+
+    #[cfg(not(feature = "encrypt"))]
+    #[expect(clippy::unused_self, reason = "options say more in other builds")]
+    fn opening(&self, medium: Box<dyn Medium>, options: Options) -> Result<emdb_journal::Opening> {
+        Ok(emdb_journal::Opening::new(medium, options)?)
     }
 
     /// The file's path; `None` for a database in memory.

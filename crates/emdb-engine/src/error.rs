@@ -110,9 +110,17 @@ impl From<emdb_journal::Error> for Error {
             Journal::Poisoned => Self::Poisoned,
             Journal::Closed => Self::Closed,
             Journal::WriteInProgress(call) => Self::WriteInProgress(call),
-            Journal::Sealed => Self::EncryptionError(
-                "the database is encrypted, which this version cannot read".to_owned(),
+            Journal::Sealed if cfg!(feature = "encrypt") => Self::EncryptionError(
+                "the database is encrypted; open it with its key or passphrase".to_owned(),
             ),
+            Journal::Sealed => Self::EncryptionError(
+                "the database is encrypted, and this build lacks the feature `encrypt`".to_owned(),
+            ),
+            Journal::NotSealed => Self::EncryptionError(
+                "the database is not encrypted; open it without a key".to_owned(),
+            ),
+            Journal::KeyMismatch => Self::EncryptionKeyMismatch,
+            Journal::Encryption(reason) => Self::EncryptionError(reason),
             Journal::Forked => Self::InvalidConfig(
                 "the database was opened before a fork; the child must open it anew".to_owned(),
             ),

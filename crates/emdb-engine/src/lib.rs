@@ -43,6 +43,8 @@ mod value;
 pub use builder::{EmdbBuilder, FlushPolicy, VerifyReads};
 pub use db::Emdb;
 pub use emdb_journal::LockHolder;
+#[cfg(feature = "encrypt")]
+pub use emdb_journal::{Cipher, EncryptionInput};
 pub use error::Error;
 pub use iter::{EmdbIter, EmdbKeyIter, NamespaceIter, NamespaceKeyIter, TryIter, TryKeyIter};
 pub use namespace::Namespace;

@@ -79,7 +79,7 @@ impl Delta {
     #[inline]
     pub(crate) fn remove(&mut self, old: &Frame<'_>) {
         self.records -= 1;
-        self.logical_bytes -= (old.key.len() + old.value.len()) as i64;
+        self.logical_bytes -= (old.key.len() + old.value_len()) as i64;
         self.dead_bytes += old.len() as u64;
     }
 

@@ -203,25 +203,32 @@ impl<'a> FrameSpec<'a> {
     /// [`FormatError::TooLarge`] if the key or the value is over the limit.
     #[inline]
     pub fn encoded_len(&self) -> Result<usize, FormatError> {
-        self.check_lengths()?;
         let mut head =
             LENGTHS_AT + varint_len(self.key.len() as u64) + varint_len(self.value.len() as u64);
         if self.value.len() > VALUE_INLINE_MAX {
             head += CRC_LEN;
         }
+        Ok(head + self.fields_len()? + self.key.len() + self.value.len())
+    }
+
+    /// Bytes of the optional fields: namespace, expiry, previous version.
+    #[inline]
+    pub(crate) fn fields_len(&self) -> Result<usize, FormatError> {
+        self.check_lengths()?;
+        let mut len = 0;
         if self.namespace != 0 {
-            head += varint_len(u64::from(self.namespace));
+            len += varint_len(u64::from(self.namespace));
         }
         if let Some(at) = self.expires_at_ms {
-            head += varint_len(at);
+            len += varint_len(at);
         }
         if let Some(previous) = self.previous {
-            head += varint_len(previous.position) + 1;
+            len += varint_len(previous.position) + 1;
             if previous.rank > 1 {
-                head += varint_len(previous.position.wrapping_sub(previous.jump));
+                len += varint_len(previous.position.wrapping_sub(previous.jump));
             }
         }
-        Ok(head + self.key.len() + self.value.len())
+        Ok(len)
     }
 
     /// The frame's head, without the checksum.
@@ -237,6 +244,20 @@ impl<'a> FrameSpec<'a> {
         self.check_lengths()?;
         let mut bytes = [0; HEAD_MAX];
         let mut out = Writer::new(&mut bytes);
+        out.u32(0)?;
+        out.u8(self.flags())?;
+        out.varint(self.key.len() as u64)?;
+        out.varint(self.value.len() as u64)?;
+        if self.value.len() > VALUE_INLINE_MAX {
+            out.u32(stamp.checksum(self.value))?;
+        }
+        self.write_fields(&mut out)?;
+        let len = out.position();
+        Ok(Head { bytes, len })
+    }
+
+    #[inline]
+    pub(crate) fn flags(&self) -> u8 {
         let mut flags = self.kind as u8;
         if self.batch {
             flags |= BATCH;
@@ -250,13 +271,12 @@ impl<'a> FrameSpec<'a> {
         if self.previous.is_some() {
             flags |= PREVIOUS;
         }
-        out.u32(0)?;
-        out.u8(flags)?;
-        out.varint(self.key.len() as u64)?;
-        out.varint(self.value.len() as u64)?;
-        if self.value.len() > VALUE_INLINE_MAX {
-            out.u32(stamp.checksum(self.value))?;
-        }
+        flags
+    }
+
+    /// Writes the optional fields.
+    #[inline]
+    pub(crate) fn write_fields(&self, out: &mut Writer<'_>) -> Result<(), FormatError> {
         if self.namespace != 0 {
             out.varint(u64::from(self.namespace))?;
         }
@@ -271,8 +291,7 @@ impl<'a> FrameSpec<'a> {
                 out.varint(previous.position.wrapping_sub(previous.jump))?;
             }
         }
-        let len = out.position();
-        Ok(Head { bytes, len })
+        Ok(())
     }
 
     /// Encodes the frame to the front of `out`, as it stands at `lsn`.
@@ -370,9 +389,22 @@ pub struct Frame<'a> {
     /// The value.
     pub value: &'a [u8],
     crc: u32,
-    value_crc: Option<u32>,
+    own_value: OwnValue,
     covered: &'a [u8],
     len: usize,
+}
+
+/// What a frame has beside its checksum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OwnValue {
+    /// Everything is under the frame's checksum.
+    None,
+    /// The value has this checksum.
+    Checksum(u32),
+    /// The frame was sealed, and was authenticated when it was opened.
+    Authentic,
+    /// The frame was sealed and has a large value of this length.
+    AuthenticLarge(u32),
 }
 
 impl<'a> Frame<'a> {
@@ -429,10 +461,74 @@ impl<'a> Frame<'a> {
             key,
             value,
             crc: u32::from_le_bytes(*crc),
-            value_crc: fields.value_crc,
+            own_value: fields.value_crc.map_or(OwnValue::None, OwnValue::Checksum),
             covered,
             len,
         })
+    }
+
+    /// A frame that was sealed: its head as it is once opened, and a large value with its length.
+    pub(crate) fn opened(
+        head: &'a [u8],
+        large: Option<(&'a [u8], usize)>,
+        len: usize,
+        crc: u32,
+        covered: &'a [u8],
+    ) -> Result<Self, FormatError> {
+        let (&flags, tail) = head
+            .split_first()
+            .ok_or(FormatError::Truncated("frame head"))?;
+        if flags & SEALED != 0 {
+            return Err(FormatError::Malformed("frame flags"));
+        }
+        let kind = Kind::from_flags(flags)?;
+        let (key_len, used) = varint(tail, "frame lengths")?;
+        let tail = tail
+            .get(used..)
+            .ok_or(FormatError::Truncated("frame head"))?;
+        if key_len > KEY_LEN_MAX as u64 {
+            return Err(FormatError::Malformed("frame lengths"));
+        }
+        let (fields, tail) = Fields::parse(tail, flags, false)?;
+        let (key, inline) = tail
+            .split_at_checked(key_len as usize)
+            .ok_or(FormatError::Truncated("frame head"))?;
+        let (value, own_value) = match large {
+            None if inline.len() <= VALUE_INLINE_MAX => (inline, OwnValue::Authentic),
+            Some((value, len)) if inline.is_empty() && len <= VALUE_LEN_MAX => {
+                (value, OwnValue::AuthenticLarge(len as u32))
+            }
+            _ => return Err(FormatError::Malformed("frame lengths")),
+        };
+        Ok(Self {
+            kind,
+            batch: flags & BATCH != 0,
+            namespace: fields.namespace,
+            expires_at_ms: fields.expires_at_ms,
+            previous: fields.previous,
+            key,
+            value,
+            crc,
+            own_value,
+            covered,
+            len,
+        })
+    }
+
+    /// Length of the value in bytes, also where it was left out; see
+    /// [`SealedFrame::frame`](crate::SealedFrame::frame).
+    #[inline]
+    pub fn value_len(&self) -> usize {
+        match self.own_value {
+            OwnValue::AuthenticLarge(len) => len as usize,
+            _ => self.value.len(),
+        }
+    }
+
+    /// Whether both are the frame that stands at one place of the journal.
+    #[inline]
+    pub fn is_same(&self, other: &Frame<'_>) -> bool {
+        std::ptr::eq(self.covered.as_ptr(), other.covered.as_ptr())
     }
 
     /// The value, if the frame at the front of `bytes` is a plain record of the default
@@ -487,7 +583,10 @@ impl<'a> Frame<'a> {
     /// Whether the value has a checksum of its own, which `verify_head` does not check.
     #[inline]
     pub fn has_large_value(&self) -> bool {
-        self.value_crc.is_some()
+        matches!(
+            self.own_value,
+            OwnValue::Checksum(_) | OwnValue::AuthenticLarge(_)
+        )
     }
 
     /// Checks everything but a value above 16 KiB.
@@ -496,7 +595,7 @@ impl<'a> Frame<'a> {
     /// [`FormatError::Checksum`] if a byte differs from what was written at `lsn`.
     #[inline]
     pub fn verify_head(&self, stamp: Stamp, lsn: u64) -> Result<(), FormatError> {
-        if stamp.checksum_at(lsn, self.covered) == self.crc {
+        if self.is_authentic() || stamp.checksum_at(lsn, self.covered) == self.crc {
             Ok(())
         } else {
             Err(FormatError::Checksum("frame"))
@@ -510,10 +609,20 @@ impl<'a> Frame<'a> {
     #[inline]
     pub fn verify(&self, stamp: Stamp, lsn: u64) -> Result<(), FormatError> {
         self.verify_head(stamp, lsn)?;
-        match self.value_crc {
-            Some(crc) if stamp.checksum(self.value) != crc => Err(FormatError::Checksum("value")),
+        match self.own_value {
+            OwnValue::Checksum(crc) if stamp.checksum(self.value) != crc => {
+                Err(FormatError::Checksum("value"))
+            }
             _ => Ok(()),
         }
+    }
+
+    #[inline]
+    fn is_authentic(&self) -> bool {
+        matches!(
+            self.own_value,
+            OwnValue::Authentic | OwnValue::AuthenticLarge(_)
+        )
     }
 }
 
@@ -533,7 +642,7 @@ impl Fields {
         own_value_checksum: bool,
     ) -> Result<(Self, &[u8]), FormatError> {
         if flags & SEALED != 0 {
-            // Sealed frames are laid out in docs/format.md; no writer makes them yet.
+            // A `SealedFrame`, which only who has the key can read.
             return Err(FormatError::Malformed("frame flags"));
         }
         let mut reader = Reader::new(bytes, "frame fields");

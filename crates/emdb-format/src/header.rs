@@ -21,7 +21,8 @@
 //! | 328 | 8 | zero |
 //! | 336 | 16 | nonce of the newest checkpoint, zero for none |
 //! | 352 | 16 | nonce of the checkpoint that it takes the place of, zero for none |
-//! | 368 | 3692 | zero |
+//! | 368 | 16 | salt of the epoch of the last confirmed frame, zero for none |
+//! | 384 | 3676 | zero |
 //! | 4060 | 32 | code that authenticates all of the above, zero in a plaintext database |
 //! | 4092 | 4 | CRC32C of the above |
 
@@ -34,7 +35,7 @@ const CRC_AT: usize = HEADER_SLOT_BYTES - size_of::<u32>();
 const CODE_LEN: usize = 32;
 const CODE_AT: usize = CRC_AT - CODE_LEN;
 const KEY_SLOT_LEN: usize = 112;
-const ZERO_LEN: usize = CODE_AT - 368;
+const ZERO_LEN: usize = CODE_AT - 384;
 
 /// A wrapped master key. What its bytes mean is decided in `emdb-crypto`.
 pub type KeySlot = [u8; KEY_SLOT_LEN];
@@ -46,6 +47,8 @@ pub struct Sealing {
     pub cipher: u8,
     /// Each opens the database by itself. All zero for an empty one.
     pub key_slots: [KeySlot; 2],
+    /// Salt of the epoch in which the last confirmed frame lies; zero if there is none.
+    pub epoch: [u8; 16],
     /// Authenticates the header: made with a key from its [`authenticated`](Header::authenticated)
     /// bytes.
     pub code: [u8; CODE_LEN],
@@ -56,6 +59,7 @@ impl Default for Sealing {
         Self {
             cipher: 0,
             key_slots: [[0; KEY_SLOT_LEN]; 2],
+            epoch: [0; 16],
             code: [0; CODE_LEN],
         }
     }
@@ -124,6 +128,7 @@ impl Header {
         out.put(&[0; 8])?;
         out.put(&self.checkpoint)?;
         out.put(&self.checkpoint_before)?;
+        out.put(&self.sealing.epoch)?;
         out.put(&[0; ZERO_LEN])?;
         out.put(&self.sealing.code)
     }
@@ -185,6 +190,7 @@ impl Header {
         let zero = reader.array()? == [0; 8] && zero;
         let checkpoint = reader.array()?;
         let checkpoint_before = reader.array()?;
+        let epoch = reader.array()?;
         let zero = reader.array()? == [0; ZERO_LEN] && zero;
         let header = Self {
             sequence,
@@ -197,6 +203,7 @@ impl Header {
             sealing: Sealing {
                 cipher,
                 key_slots,
+                epoch,
                 code: reader.array()?,
             },
             checkpoint,
@@ -243,6 +250,7 @@ pub(crate) mod tests {
             sealing: Sealing {
                 cipher: 1,
                 key_slots: [[7; 112], [8; 112]],
+                epoch: [8; 16],
                 code: [9; 32],
             },
             checkpoint: [10; 16],
@@ -270,7 +278,7 @@ pub(crate) mod tests {
     #[test]
     fn zeros_that_are_none_are_malformed() {
         let bytes = sample().encode();
-        for at in (12..16).chain(97..104).chain(328..336).chain(368..4060) {
+        for at in (12..16).chain(97..104).chain(328..336).chain(384..4060) {
             let mut bytes = bytes;
             bytes[at] = 1;
             let crc = crc32c::crc32c(&bytes[..CRC_AT]);

@@ -31,16 +31,19 @@ mod batch;
 mod bytes;
 mod catalog;
 mod checkpoint;
+mod epoch;
 mod error;
 mod frame;
 mod header;
 mod limits;
 mod marker;
+mod sealed;
 mod varint;
 
 pub use batch::{BatchSum, Commit, Discard};
 pub use catalog::CatalogChange;
 pub use checkpoint::{CheckpointHead, CheckpointSpace};
+pub use epoch::{EPOCH_FRAME_LEN, EpochMark};
 pub use error::FormatError;
 pub use frame::{Frame, FrameSpec, Head, Kind, Previous, Stamp};
 pub use header::{Header, KeySlot, Sealing};
@@ -49,3 +52,4 @@ pub use limits::{
     MARKER_ALIGN, MARKER_BYTES, MARKER_DISTANCE, POSITION_MAX, VALUE_INLINE_MAX, VALUE_LEN_MAX,
 };
 pub use marker::{Marker, marker_frame_len};
+pub use sealed::{AnyFrame, SealedFrame, SealedLayout};

@@ -8,7 +8,8 @@
 //! | 0 | 16 | the generation's random tag |
 //! | 16 | 8 | the marker's own LSN |
 //! | 24 | 8 | LSN below which everything was synced before the marker was written |
-//! | 32 | 28 | zero |
+//! | 32 | 16 | what authenticates the marker in a sealed journal, else zero |
+//! | 48 | 12 | zero |
 //! | 60 | 4 | CRC32C of the above, started from the stamp |
 
 use crate::bytes::{Reader, Writer};
@@ -18,7 +19,8 @@ use crate::limits::{MARKER_ALIGN, MARKER_BYTES};
 
 /// Head of a filler frame with up to 127 bytes of padding and a marker.
 const FILLER_HEAD: u64 = 4 + 1 + 1 + 1;
-const ZERO_LEN: usize = 28;
+const ZERO_LEN: usize = 12;
+const AUTHENTICATED_LEN: usize = 32;
 const PADDING: [u8; MARKER_ALIGN as usize] = [0; MARKER_ALIGN as usize];
 
 /// A sync marker.
@@ -28,19 +30,48 @@ pub struct Marker {
     pub lsn: u64,
     /// Everything below this LSN was on stable storage when the marker was written.
     pub synced: u64,
+    /// What authenticates the marker in a sealed journal; zero in another.
+    pub code: [u8; 16],
 }
 
 impl Marker {
+    /// The marker of a filler frame that begins at `position`, without a code; `base` is
+    /// the LSN of position 0.
+    pub fn at(base: u64, position: u64, synced: u64) -> Self {
+        let marker_at = position
+            .saturating_add(FILLER_HEAD)
+            .saturating_add(padding_at(position));
+        Self {
+            lsn: base.saturating_add(marker_at),
+            synced,
+            code: [0; 16],
+        }
+    }
+
+    /// What the code authenticates: the marker's first bytes.
+    pub fn authenticated(&self, tag: &[u8; 16]) -> [u8; AUTHENTICATED_LEN] {
+        let mut bytes = [0; AUTHENTICATED_LEN];
+        let mut out = Writer::new(&mut bytes);
+        // There is room for the three fields.
+        let _ = self.encode_fields(&mut out, tag);
+        bytes
+    }
+
+    fn encode_fields(&self, out: &mut Writer<'_>, tag: &[u8; 16]) -> Result<(), FormatError> {
+        out.put(tag)?;
+        out.u64(self.lsn)?;
+        out.u64(self.synced)
+    }
+
     /// The marker's bytes.
     pub fn encode(&self, tag: &[u8; 16], stamp: Stamp) -> [u8; MARKER_BYTES] {
         let mut bytes = [0; MARKER_BYTES];
         let (body, crc) = bytes.split_at_mut(MARKER_BYTES - size_of::<u32>());
         let mut out = Writer::new(body);
-        // The body has room for the three fields.
-        let _ = out
-            .put(tag)
-            .and_then(|()| out.u64(self.lsn))
-            .and_then(|()| out.u64(self.synced));
+        // The body has room for the fields.
+        let _ = self
+            .encode_fields(&mut out, tag)
+            .and_then(|()| out.put(&self.code));
         crc.copy_from_slice(&stamp.checksum(body).to_le_bytes());
         bytes
     }
@@ -62,35 +93,32 @@ impl Marker {
         let marker = Self {
             lsn: reader.u64().ok()?,
             synced: reader.u64().ok()?,
+            code: reader.array().ok()?,
         };
         let zeros = reader.take(ZERO_LEN).ok()?;
         (marker.lsn == lsn && marker.synced <= lsn && zeros.iter().all(|byte| *byte == 0))
             .then_some(marker)
     }
 
-    /// Encodes a filler frame that begins at `position` and holds a marker at the
-    /// first aligned place; `base` is the LSN of position 0.
+    /// Encodes a filler frame that begins at `position` and holds the marker at the
+    /// first aligned place; `base` is the LSN of position 0. The marker must be
+    /// [`at`](Self::at) that position.
     ///
     /// # Errors
     /// [`FormatError::Truncated`] if `out` is shorter than [`marker_frame_len`].
     pub fn encode_frame(
+        &self,
         out: &mut [u8],
         tag: &[u8; 16],
         stamp: Stamp,
         base: u64,
         position: u64,
-        synced: u64,
     ) -> Result<usize, FormatError> {
         let padding = padding_at(position);
-        let marker_at = position.saturating_add(FILLER_HEAD).saturating_add(padding);
-        let marker = Self {
-            lsn: base.saturating_add(marker_at),
-            synced,
-        };
         let key = PADDING
             .get(..padding as usize)
             .ok_or(FormatError::Malformed("padding"))?;
-        let value = marker.encode(tag, stamp);
+        let value = self.encode(tag, stamp);
         FrameSpec::new(Kind::Filler, key, &value).encode_into(
             out,
             stamp,
@@ -123,7 +151,8 @@ mod tests {
             let stamp = Stamp::new(&[3; 16], 9);
             let tag = [0xab; 16];
             let mut bytes = vec![0; marker_frame_len(position)];
-            let len = Marker::encode_frame(&mut bytes, &tag, stamp, base, position, base + 5).unwrap();
+            let made = Marker::at(base, position, base + 5);
+            let len = made.encode_frame(&mut bytes, &tag, stamp, base, position).unwrap();
             prop_assert_eq!(len, bytes.len());
             prop_assert!(len <= 134);
             let frame = Frame::parse(&bytes).unwrap();
@@ -132,7 +161,7 @@ mod tests {
             let at = position + (len - MARKER_BYTES) as u64;
             prop_assert_eq!(at % MARKER_ALIGN, 0);
             let marker = Marker::decode(frame.value, &tag, stamp, base + at);
-            prop_assert_eq!(marker, Some(Marker { lsn: base + at, synced: base + 5 }));
+            prop_assert_eq!(marker, Some(Marker { lsn: base + at, synced: base + 5, code: [0; 16] }));
             prop_assert_eq!(Marker::decode(frame.value, &tag, stamp, base + at + 64), None);
             prop_assert_eq!(Marker::decode(frame.value, &[0; 16], stamp, base + at), None);
         }
@@ -141,7 +170,7 @@ mod tests {
         fn a_flipped_bit_is_no_marker(bit in 0_usize..MARKER_BYTES * 8) {
             let stamp = Stamp::new(&[3; 16], 9);
             let tag = [0xab; 16];
-            let mut bytes = Marker { lsn: 64, synced: 10 }.encode(&tag, stamp);
+            let mut bytes = Marker { lsn: 64, synced: 10, code: [7; 16] }.encode(&tag, stamp);
             bytes[bit / 8] ^= 1 << (bit % 8);
             prop_assert_eq!(Marker::decode(&bytes, &tag, stamp, 64), None);
         }

@@ -304,20 +304,15 @@ fn marker_in_its_filler_frame() {
     assert_eq!(marker_frame_len(POSITION), bytes.len());
 
     let mut encoded = vec![0; bytes.len()];
-    let len = Marker::encode_frame(
-        &mut encoded,
-        &MARKER_TAG,
-        stamp(),
-        BASE,
-        POSITION,
-        BASE + FIRST,
-    );
+    let made = Marker::at(BASE, POSITION, BASE + FIRST);
+    let len = made.encode_frame(&mut encoded, &MARKER_TAG, stamp(), BASE, POSITION);
     assert_eq!(len, Ok(bytes.len()));
     assert_eq!(hex(&encoded), hex(&bytes));
 
     let marker = Marker {
         lsn: BASE + MARKER_AT,
         synced: BASE + FIRST,
+        code: [0; 16],
     };
     let value = marker.encode(&MARKER_TAG, stamp());
     check(
@@ -371,17 +366,20 @@ fn header_of_a_sealed_database() {
         sealing: Sealing {
             cipher: 1,
             key_slots: [[0x22; 112], [0x33; 112]],
+            epoch: [0x55; 16],
             code: [0x44; 32],
         },
         ..plain_header()
     };
     let front = format!(
-        "{PLAIN_FRONT} 01 00000000000000 {} {} {}",
+        "{PLAIN_FRONT} 01 00000000000000 {} {} {} {} {}",
         "22".repeat(112),
         "33".repeat(112),
-        "00".repeat(4060 - 328),
+        "00".repeat(40),
+        "55".repeat(16),
+        "00".repeat(4060 - 384),
     );
-    let golden = slot(&format!("{front} {}", "44".repeat(32)), "e67a9eb6");
+    let golden = slot(&format!("{front} {}", "44".repeat(32)), "9c087254");
     assert_eq!(hex(&header.authenticated()), hex(&golden[..4060]));
     assert!(Header::decode(&golden) == Ok(header));
     assert_eq!(hex(&header.encode()), hex(&golden));

@@ -8,12 +8,16 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use emdb_format::{FrameSpec, Head, MARKER_DISTANCE, Marker, POSITION_MAX, marker_frame_len};
+use emdb_format::{
+    EPOCH_FRAME_LEN, FrameSpec, Head, MARKER_DISTANCE, Marker, POSITION_MAX, SealedLayout,
+    marker_frame_len,
+};
 
 use crate::error::Error;
 use crate::journal::Core;
 use crate::lsn::Lsn;
 use crate::medium::Store;
+use crate::seal::Seal;
 
 /// Set in the reservation word while a batch holds the write side.
 pub(crate) const BATCH: u64 = 1 << 63;
@@ -71,8 +75,45 @@ impl Core {
         spec: &FrameSpec<'_>,
         publish: impl FnOnce(u64),
     ) -> Result<Result<Lsn, Busy>, Error> {
+        if let Some(seal) = &self.seal {
+            return self.append_sealed(seal, spec, publish);
+        }
         let head = spec.head(self.stamp)?;
         let len = (head.as_bytes().len() + spec.key.len() + spec.value.len()) as u64;
+        self.append_with(
+            len,
+            (u64::MAX, || {}),
+            |position| self.store(position, &head, spec, len),
+            publish,
+        )
+    }
+
+    #[inline(never)]
+    fn append_sealed(
+        &self,
+        seal: &Seal,
+        spec: &FrameSpec<'_>,
+        publish: impl FnOnce(u64),
+    ) -> Result<Result<Lsn, Busy>, Error> {
+        let layout = spec.sealed_layout()?;
+        self.append_with(
+            layout.len() as u64,
+            (seal.limit(), || seal.set_full()),
+            |position| self.store_sealed(seal, position, &layout, spec),
+            publish,
+        )
+    }
+
+    /// Reserves `len` bytes, has them stored, and publishes them. Where they would reach
+    /// over the limit it does nothing but what comes with it.
+    #[inline]
+    fn append_with(
+        &self,
+        len: u64,
+        limit: (u64, impl FnOnce()),
+        store: impl FnOnce(u64) -> Result<u32, Error>,
+        publish: impl FnOnce(u64),
+    ) -> Result<Result<Lsn, Busy>, Error> {
         let (start, position, end) = loop {
             // Relaxed: the exchange below orders what matters.
             let word = self.tail.word.load(Ordering::Relaxed);
@@ -82,12 +123,16 @@ impl Core {
                 }
                 return Ok(Err(Busy));
             }
-            let marker = if word >= self.tail.marker_due.load(Ordering::Relaxed) {
-                marker_frame_len(word) as u64
+            let lead = if word >= self.tail.marker_due.load(Ordering::Relaxed) {
+                self.lead_len(word)
             } else {
                 0
             };
-            let end = word + marker + len;
+            let end = word + lead + len;
+            if end > limit.0 {
+                limit.1();
+                return Ok(Err(Busy));
+            }
             if end > self.extents.prepared() {
                 self.grow(end)?;
                 continue;
@@ -101,7 +146,7 @@ impl Core {
                 Ordering::Relaxed,
             );
             if reserved.is_ok() {
-                break (word, word + marker, end);
+                break (word, word + lead, end);
             }
         };
         let hole = Hole {
@@ -109,9 +154,9 @@ impl Core {
             len: end - start,
         };
         if position != start {
-            self.store_marker(start)?;
+            self.store_lead(start)?;
         }
-        self.store(position, &head, spec, len)?;
+        store(position)?;
         self.wait_turn(start)?;
         // Release: pairs with the Acquire in `readable`; the frame is whole.
         self.tail.readable.store(end, Ordering::Release);
@@ -211,6 +256,41 @@ impl Core {
         Ok(checksum)
     }
 
+    /// Seals a frame, and stores it at a reserved position; gives its checksum.
+    pub(crate) fn store_sealed(
+        &self,
+        seal: &Seal,
+        position: u64,
+        layout: &SealedLayout,
+        spec: &FrameSpec<'_>,
+    ) -> Result<u32, Error> {
+        let (mut small, mut large);
+        // Never in the map itself: what is not sealed yet could reach the disk.
+        let frame = if layout.len() <= SMALL_FRAME_BYTES as usize {
+            small = [0; SMALL_FRAME_BYTES as usize];
+            small.get_mut(..layout.len()).unwrap_or_default()
+        } else {
+            large = vec![0; layout.len()];
+            &mut large[..]
+        };
+        let checksum = seal.seal(position, spec, layout, frame, self.stamp)?;
+        self.store_bytes(position, frame)?;
+        Ok(checksum)
+    }
+
+    /// Stores a frame that is ready at a reserved position.
+    fn store_bytes(&self, position: u64, frame: &[u8]) -> Result<(), Error> {
+        if self.is_stored_in_map(position) {
+            self.extents
+                .store(position, frame.len() as u64, |to| {
+                    to.copy_from_slice(frame);
+                })
+                .ok_or_else(|| unmapped(position))
+        } else {
+            self.written(self.medium.write_at(position, frame))
+        }
+    }
+
     #[inline]
     fn is_stored_in_map(&self, position: u64) -> bool {
         match self.store {
@@ -220,9 +300,34 @@ impl Core {
         }
     }
 
-    /// Stores a marker frame at a reserved position.
+    /// Bytes of what comes before the next frame at a position where a marker is due.
     #[cold]
-    pub(crate) fn store_marker(&self, position: u64) -> Result<(), Error> {
+    pub(crate) fn lead_len(&self, position: u64) -> u64 {
+        let marker_at = position + self.epoch_frame_len(position);
+        marker_at - position + marker_frame_len(marker_at) as u64
+    }
+
+    fn epoch_frame_len(&self, position: u64) -> u64 {
+        match &self.seal {
+            Some(seal) if seal.is_due(position) => EPOCH_FRAME_LEN as u64,
+            _ => 0,
+        }
+    }
+
+    /// Stores at a reserved position what comes before the next frame there: the frame of
+    /// an epoch that begins, then a marker.
+    #[cold]
+    pub(crate) fn store_lead(&self, position: u64) -> Result<(), Error> {
+        let epoch_len = self.epoch_frame_len(position);
+        if let Some(seal) = &self.seal
+            && epoch_len != 0
+        {
+            self.store_bytes(position, &seal.epoch_frame(position, self.stamp)?)?;
+        }
+        self.store_marker(position + epoch_len)
+    }
+
+    fn store_marker(&self, position: u64) -> Result<(), Error> {
         let mut frame = [0; MARKER_FRAME_MAX];
         // AcqRel: pairs with the Release in `sync_to`. A sync that ends before this is
         // in the marker; one that ends after it makes the next marker due. The other
@@ -232,22 +337,18 @@ impl Core {
             Ordering::AcqRel,
         );
         let synced = self.base_lsn + self.commit.durable();
-        let len = Marker::encode_frame(
+        let mut marker = Marker::at(self.base_lsn, position, synced);
+        if let Some(seal) = &self.seal {
+            seal.sign(position, &mut marker, &self.marker_tag)?;
+        }
+        let len = marker.encode_frame(
             &mut frame,
             &self.marker_tag,
             self.stamp,
             self.base_lsn,
             position,
-            synced,
         )?;
-        let frame = frame.get(..len).unwrap_or(&[]);
-        if self.is_stored_in_map(position) {
-            self.extents
-                .store(position, len as u64, |to| to.copy_from_slice(frame))
-                .ok_or_else(|| unmapped(position))
-        } else {
-            self.written(self.medium.write_at(position, frame))
-        }
+        self.store_bytes(position, frame.get(..len).unwrap_or(&[]))
     }
 
     /// A failed write into prepared space poisons: its hole can never be filled.

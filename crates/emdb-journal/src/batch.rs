@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use emdb_format::{BatchSum, Commit, Discard, FrameSpec, Kind, marker_frame_len};
+use emdb_format::{BatchSum, Commit, Discard, FrameSpec, Head, Kind, SealedLayout};
 
 use crate::append::{BATCH, POSITION, STOP};
 use crate::error::Error;
 use crate::journal::Core;
 use crate::lsn::Lsn;
 use crate::options::SyncPolicy;
+use crate::seal::Seal;
 
 /// Kept free behind a batch so that it can always be closed.
 const CLOSE_BYTES: u64 = 256;
@@ -55,6 +56,12 @@ impl Mark {
     pub fn position(&self) -> u64 {
         self.position
     }
+}
+
+/// How a frame is encoded.
+enum Form<'a> {
+    Plain(Head),
+    Sealed(&'a Seal, SealedLayout),
 }
 
 impl Core {
@@ -102,6 +109,41 @@ impl Core {
         // before they load this word.
         self.hidden_from.store(begin, Ordering::SeqCst);
         Ok(Some(batch))
+    }
+}
+
+impl Core {
+    /// Begins an epoch at the position where whoever holds the write side goes on.
+    fn begin_epoch(&self, from: u64) -> Result<(), Error> {
+        if let Some(seal) = &self.seal {
+            seal.begin_epoch(from)?;
+            // Whatever comes next there comes behind the epoch's frame.
+            self.tail.marker_due.store(from, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Begins an epoch if the present one is full.
+    pub(crate) fn begin_epoch_if_full(self: &Arc<Self>, call: &'static str) -> Result<(), Error> {
+        if !self.seal.as_ref().is_some_and(Seal::is_full) {
+            return Ok(());
+        }
+        let mut batch = self.begin(call)?;
+        if self.seal.as_ref().is_some_and(Seal::is_full) {
+            self.begin_epoch(batch.cursor)?;
+            // The position moves on, so that no writer goes on with what it saw before.
+            let end = batch.cursor + self.lead_len(batch.cursor);
+            self.check_reach(end)?;
+            if end > self.extents.prepared() {
+                self.grow(end)?;
+            }
+            self.store_lead(batch.cursor)?;
+            batch.cursor = end;
+            self.tail.readable.store(end, Ordering::Release);
+        }
+        batch.closed = true;
+        batch.finish();
+        Ok(())
     }
 }
 
@@ -195,23 +237,39 @@ impl Batch {
         let core = &*self.core;
         core.check_not_forked()?;
         core.check_writable()?;
-        let head = spec.head(core.stamp)?;
-        let len = (head.as_bytes().len() + spec.key.len() + spec.value.len()) as u64;
-        let marker = if self.cursor >= core.tail.marker_due.load(Ordering::Relaxed) {
-            marker_frame_len(self.cursor) as u64
+        let (form, len) = match &core.seal {
+            None => {
+                let head = spec.head(core.stamp)?;
+                let len = head.as_bytes().len() + spec.key.len() + spec.value.len();
+                (Form::Plain(head), len as u64)
+            }
+            Some(seal) => {
+                let layout = spec.sealed_layout()?;
+                let len = layout.len() as u64;
+                if self.cursor + len + margin > seal.limit() {
+                    core.begin_epoch(self.cursor)?;
+                }
+                (Form::Sealed(seal, layout), len)
+            }
+        };
+        let lead = if self.cursor >= core.tail.marker_due.load(Ordering::Relaxed) {
+            core.lead_len(self.cursor)
         } else {
             0
         };
-        let position = self.cursor + marker;
+        let position = self.cursor + lead;
         let end = position + len;
         core.check_reach(end + margin)?;
         if end + margin > core.extents.prepared() {
             core.grow(end + margin)?;
         }
-        if marker != 0 {
-            core.store_marker(self.cursor)?;
+        if lead != 0 {
+            core.store_lead(self.cursor)?;
         }
-        let checksum = core.store(position, &head, spec, len)?;
+        let checksum = match &form {
+            Form::Plain(head) => core.store(position, head, spec, len)?,
+            Form::Sealed(seal, layout) => core.store_sealed(seal, position, layout, spec)?,
+        };
         self.cursor = end;
         if position / GROW_BYTES != end / GROW_BYTES {
             core.grow_ahead(end);

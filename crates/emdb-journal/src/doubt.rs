@@ -5,7 +5,7 @@
 //! then says nothing about it. So what no marker and no header confirms is stored once
 //! more, byte for byte, before the first sync is believed.
 
-use emdb_format::{FIRST_POSITION, Frame, Header};
+use emdb_format::{AnyFrame, FIRST_POSITION, Header};
 
 use crate::error::Error;
 use crate::journal::Core;
@@ -54,7 +54,7 @@ impl Core {
             // be what the disk has. Now it cannot change any more, so look.
             while verified < at {
                 let bytes = self.extents.bytes_below(verified, doubt.to).unwrap_or(&[]);
-                let frame = Frame::parse(bytes).map_err(|_| gone(verified))?;
+                let frame = AnyFrame::parse(bytes).map_err(|_| gone(verified))?;
                 let next = verified.saturating_add(frame.len() as u64);
                 if next > at {
                     break;

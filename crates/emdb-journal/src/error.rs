@@ -61,9 +61,19 @@ pub enum Error {
     /// This thread already holds the write side; finish that first.
     #[error("{0} while this thread is writing a batch or transaction; use that one instead")]
     WriteInProgress(&'static str),
-    /// The journal is encrypted, which this version cannot read; it was left untouched.
-    #[error("the journal is encrypted, which this version cannot read")]
+    /// The journal is encrypted and no key was given, or this build cannot decrypt (feature
+    /// `encrypt`); it was left untouched.
+    #[error("the journal is encrypted; it needs a key, and a build that can decrypt")]
     Sealed,
+    /// A key was given for a journal that is not encrypted; it was left untouched.
+    #[error("the journal is not encrypted, and a key was given")]
+    NotSealed,
+    /// The key or passphrase is not that of the journal; it was left untouched.
+    #[error("wrong encryption key")]
+    KeyMismatch,
+    /// A key could not be derived, made or used; the message says why.
+    #[error("{0}")]
+    Encryption(String),
     /// The process was forked; open the journal anew in the child.
     #[error("opened before a fork; the child must open it anew")]
     Forked,

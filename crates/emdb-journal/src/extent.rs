@@ -215,10 +215,23 @@ fn shrinking<T>(needed: u64, wanted: u64, map: impl Fn(usize) -> io::Result<T>) 
 /// It holds the map, never the journal's lock. Cloning and dropping touch a
 /// reference count that few other threads use.
 #[derive(Clone)]
-pub struct PinnedBytes {
-    holder: Arc<Holder>,
-    position: u64,
-    len: u64,
+pub struct PinnedBytes(Pinned);
+
+#[derive(Clone)]
+enum Pinned {
+    Mapped {
+        holder: Arc<Holder>,
+        position: u64,
+        len: u64,
+    },
+    Copied(Arc<[u8]>),
+}
+
+impl PinnedBytes {
+    /// A copy, where the map does not hold the bytes as they are to be seen.
+    pub(crate) fn copied(bytes: &[u8]) -> Self {
+        Self(Pinned::Copied(bytes.into()))
+    }
 }
 
 /// One of several reference counts of a map, on a cache line of its own.
@@ -230,9 +243,18 @@ impl Deref for PinnedBytes {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        // SAFETY: `Extents::pin` checked that the range is complete, and complete
-        // bytes are never written again while their map lives.
-        unsafe { self.holder.0.bytes(self.position, self.len) }.unwrap_or(&[])
+        match &self.0 {
+            Pinned::Mapped {
+                holder,
+                position,
+                len,
+            } => {
+                // SAFETY: `Extents::pin` checked that the range is complete, and complete
+                // bytes are never written again while their map lives.
+                unsafe { holder.0.bytes(*position, *len) }.unwrap_or(&[])
+            }
+            Pinned::Copied(bytes) => bytes,
+        }
     }
 }
 
@@ -240,7 +262,7 @@ impl std::fmt::Debug for PinnedBytes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The bytes are users' data and stay out.
         f.debug_struct("PinnedBytes")
-            .field("len", &self.len)
+            .field("len", &self.len())
             .finish_non_exhaustive()
     }
 }
@@ -359,11 +381,11 @@ impl Extents {
             return None;
         }
         let holder = mapped.holders.get(thread_slot() % mapped.holders.len())?;
-        Some(PinnedBytes {
+        Some(PinnedBytes(Pinned::Mapped {
             holder: Arc::clone(holder),
             position,
             len,
-        })
+        }))
     }
 
     /// The position of `bytes` if they are part of a map.

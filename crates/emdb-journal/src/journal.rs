@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use emdb_format::{Frame, FrameSpec, Header, POSITION_MAX, Stamp};
+use emdb_format::{AnyFrame, Frame, FrameSpec, Header, Kind, POSITION_MAX, Stamp};
 
 use crate::append::{BATCH, Busy, POSITION, STOP, Tail};
 use crate::batch::{Batch, HiddenFrom};
@@ -20,7 +20,8 @@ use crate::lsn::Lsn;
 use crate::medium::{Medium, Store};
 use crate::opened::Opened;
 use crate::options::{Options, SyncPolicy};
-use crate::recovery::{Opening, Replayed, Scan};
+use crate::recovery::{Opening, Recovered, Replayed, Scan};
+use crate::seal::Seal;
 use crate::sys;
 
 const OPEN: u8 = 0;
@@ -56,6 +57,8 @@ pub(crate) struct Core {
     pub(crate) hidden_from: HiddenFrom,
     pub(crate) extents: Extents,
     pub(crate) stamp: Stamp,
+    /// `None` for a plaintext journal.
+    pub(crate) seal: Option<Seal>,
     pub(crate) base_lsn: u64,
     pub(crate) store: Store,
     pub(crate) options: Options,
@@ -116,17 +119,18 @@ impl Journal {
         medium: Box<dyn Medium>,
         options: Options,
         header: Header,
+        seal: Option<Seal>,
         extents: Extents,
-        tail: u64,
-        durable: u64,
-        torn_bytes_cut: u64,
+        recovered: &Recovered,
     ) -> Self {
+        let (tail, durable) = (recovered.tail, recovered.confirmed);
         let doubt = Doubt::new(&header, durable, tail);
         let core = Arc::new_cyclic(|me| Core {
             tail: Tail::new(tail),
             hidden_from: HiddenFrom::new(),
             extents,
             stamp: Stamp::new(&header.database_id, header.generation),
+            seal,
             base_lsn: header.base_lsn,
             store: medium.store(),
             options,
@@ -138,7 +142,7 @@ impl Journal {
             gate: Gate::default(),
             sidecar: Gate::default(),
             header: Mutex::new(header),
-            torn_bytes_cut,
+            torn_bytes_cut: recovered.torn_bytes,
             growing: Mutex::new(Growing::default()),
             grow_wanted: Condvar::new(),
             me: Weak::clone(me),
@@ -227,7 +231,8 @@ impl Journal {
     /// [`Error::WriteInProgress`], naming `call`, if this thread holds it.
     pub fn wait_for_batch(&self, call: &'static str) -> Result<(), Error> {
         self.core.check_not_forked()?;
-        self.core.gate.wait(call)
+        self.core.gate.wait(call)?;
+        self.core.begin_epoch_if_full(call)
     }
 
     /// Takes the write side for a batch; waits for whoever has it.
@@ -328,8 +333,49 @@ impl Journal {
     /// [`Error::Corrupted`] if there is no frame.
     #[inline]
     pub fn frame<'a>(&'a self, position: u64, opened: &'a Opened) -> Result<Frame<'a>, Error> {
-        let _ = opened;
-        self.plain_frame(position)
+        match &self.core.seal {
+            None => self.plain_frame(position),
+            Some(seal) => self.sealed_frame(seal, position, true, opened),
+        }
+    }
+
+    /// As [`frame`](Self::frame), but a value above 16 KiB may be left out: it is then
+    /// empty, and only [its length](Frame::value_len) is told.
+    ///
+    /// # Errors
+    /// As [`frame`](Self::frame).
+    #[inline]
+    pub fn head<'a>(&'a self, position: u64, opened: &'a Opened) -> Result<Frame<'a>, Error> {
+        match &self.core.seal {
+            None => self.plain_frame(position),
+            Some(seal) => self.sealed_frame(seal, position, false, opened),
+        }
+    }
+
+    fn sealed_frame<'a>(
+        &'a self,
+        seal: &Seal,
+        position: u64,
+        whole: bool,
+        opened: &'a Opened,
+    ) -> Result<Frame<'a>, Error> {
+        let settled = self.core.extents.settled_bytes(position);
+        let frame = match settled.map(AnyFrame::parse) {
+            Some(Ok(frame)) => frame,
+            _ => AnyFrame::parse(self.bytes_at_end(position)?)
+                .map_err(|error| Error::corrupted(position, error.to_string()))?,
+        };
+        match frame {
+            AnyFrame::Sealed(sealed) => seal.open(position, &sealed, whole, opened),
+            // About the journal itself, and no record.
+            AnyFrame::Plain(frame) if matches!(frame.kind, Kind::Filler | Kind::Extended) => {
+                Ok(frame)
+            }
+            AnyFrame::Plain(_) => {
+                let reason = "a plain record in an encrypted database";
+                Err(Error::corrupted(position, reason))
+            }
+        }
     }
 
     /// The key of the frame at `position`; not verified.
@@ -338,7 +384,42 @@ impl Journal {
     /// As [`frame`](Self::frame).
     #[inline]
     pub fn key(&self, position: u64) -> Result<Cow<'_, [u8]>, Error> {
-        Ok(Cow::Borrowed(self.plain_frame(position)?.key))
+        if self.core.seal.is_none() {
+            return Ok(Cow::Borrowed(self.plain_frame(position)?.key));
+        }
+        let opened = Opened::new();
+        Ok(Cow::Owned(self.head(position, &opened)?.key.to_vec()))
+    }
+
+    /// As [`key`](Self::key), of a frame that is sound but for a value above 16 KiB.
+    ///
+    /// # Errors
+    /// [`Error::Corrupted`] if it is not.
+    pub fn verified_key(&self, position: u64) -> Result<Cow<'_, [u8]>, Error> {
+        if self.core.seal.is_none() {
+            let frame = self.plain_frame(position)?;
+            self.verify_head(position, &frame)?;
+            return Ok(Cow::Borrowed(frame.key));
+        }
+        // What can be opened is authentic.
+        self.key(position)
+    }
+
+    /// As [`verified_key`](Self::verified_key), kept in `opened` if it was sealed.
+    ///
+    /// # Errors
+    /// As [`verified_key`](Self::verified_key).
+    pub fn verified_key_in<'a>(
+        &'a self,
+        position: u64,
+        opened: &'a Opened,
+    ) -> Result<&'a [u8], Error> {
+        match (self.verified_key(position)?, &self.core.seal) {
+            (Cow::Owned(key), Some(seal)) => Ok(seal.keep(key, opened)),
+            (Cow::Borrowed(key), _) => Ok(key),
+            // Only what was sealed is owned.
+            (Cow::Owned(_), None) => Err(Error::corrupted(position, "no key")),
+        }
     }
 
     #[inline]
@@ -353,13 +434,17 @@ impl Journal {
 
     #[cold]
     fn frame_at_end(&self, position: u64) -> Result<Frame<'_>, Error> {
+        Frame::parse(self.bytes_at_end(position)?)
+            .map_err(|error| Error::corrupted(position, error.to_string()))
+    }
+
+    #[cold]
+    fn bytes_at_end(&self, position: u64) -> Result<&[u8], Error> {
         let readable = self.core.tail.readable.load(Ordering::Acquire);
-        let bytes = self
-            .core
+        self.core
             .extents
             .bytes_below(position, readable)
-            .ok_or_else(|| Error::corrupted(position, "past the end of the journal"))?;
-        Frame::parse(bytes).map_err(|error| Error::corrupted(position, error.to_string()))
+            .ok_or_else(|| Error::corrupted(position, "past the end of the journal"))
     }
 
     /// The value of the frame at `position`, if that is a plain record of the default
@@ -367,12 +452,18 @@ impl Journal {
     /// nothing: look at [`frame`](Self::frame) then.
     #[inline]
     pub fn plain_value(&self, position: u64, key: &[u8]) -> Option<&[u8]> {
+        if self.core.seal.is_some() {
+            return None;
+        }
         Frame::plain_value(self.core.extents.settled_bytes(position)?, key)
     }
 
     /// As [`plain_value`](Self::plain_value), but `None` also if the frame is damaged.
     #[inline]
     pub fn verified_plain_value(&self, position: u64, key: &[u8]) -> Option<&[u8]> {
+        if self.core.seal.is_some() {
+            return None;
+        }
         let bytes = self.core.extents.settled_bytes(position)?;
         let lsn = self.core.base_lsn + position;
         Frame::verified_plain_value(bytes, key, self.core.stamp, lsn)
@@ -400,12 +491,16 @@ impl Journal {
             .map_err(|error| Error::corrupted(position, error.to_string()))
     }
 
-    /// Keeps `bytes`, a part of a frame of this journal, alive beyond it.
+    /// Keeps `bytes`, a part of a frame of this journal, alive beyond it. Those of a sealed
+    /// journal are copied.
     ///
     /// # Errors
     /// [`Error::Corrupted`] if they are no part of the journal.
     #[inline]
     pub fn pin(&self, bytes: &[u8]) -> Result<PinnedBytes, Error> {
+        if self.core.seal.is_some() {
+            return Ok(PinnedBytes::copied(bytes));
+        }
         let position = self.core.extents.position_of(bytes);
         position
             .and_then(|position| {
@@ -418,6 +513,24 @@ impl Journal {
                 })
             })
             .ok_or_else(|| Error::corrupted(0, "bytes that are no part of the journal"))
+    }
+
+    /// Whether the journal is encrypted.
+    #[inline]
+    pub fn is_sealed(&self) -> bool {
+        self.core.seal.is_some()
+    }
+
+    /// Bytes that a frame takes in this journal.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] if the key or the value is over the limit.
+    #[inline]
+    pub fn frame_len(&self, spec: &FrameSpec<'_>) -> Result<usize, Error> {
+        Ok(match &self.core.seal {
+            None => spec.encoded_len()?,
+            Some(_) => spec.sealed_layout()?.len(),
+        })
     }
 
     /// Asks for the front of the frame at `position` to be brought into the cache.
@@ -464,9 +577,18 @@ impl Journal {
         }
         if position < self.published() {
             // The next opening walks the frames from here.
-            self.verify_head(position, &self.frame(position, &Opened::new())?)?;
+            self.check_frame(position)?;
         }
         self.core.sync_to(position)
+    }
+
+    /// Whether a sound frame begins at a position.
+    fn check_frame(&self, position: u64) -> Result<(), Error> {
+        let bytes = self.bytes_at_end(position)?;
+        let lsn = self.core.base_lsn + position;
+        AnyFrame::parse(bytes)
+            .and_then(|frame| frame.verify_head(self.core.stamp, lsn))
+            .map_err(|error| Error::corrupted(position, error.to_string()))
     }
 
     /// As [`confirm`](Self::confirm), and gives the checkpoint that is about to be taken
@@ -501,7 +623,13 @@ impl Journal {
         let _held = Held(&self.core.sidecar);
         // Again: once closed, the sidecar is somebody else's.
         self.core.check_open()?;
-        self.core.medium.write_sidecar(write)
+        let Some(seal) = &self.core.seal else {
+            return self.core.medium.write_sidecar(write);
+        };
+        let published = self.published();
+        self.core
+            .medium
+            .write_sidecar(&mut |out| seal.write_sidecar(published, out, write))
     }
 
     /// Reads every frame from position `from` up to the last published one, verifies
@@ -517,7 +645,12 @@ impl Journal {
     ) -> Result<(), E> {
         self.check_not_forked()?;
         let header = self.header();
-        let scan = Scan::new(&self.core.extents, &header, self.published());
+        let scan = Scan::new(
+            &self.core.extents,
+            &header,
+            self.core.seal.as_ref(),
+            self.published(),
+        );
         match scan.frames(from, visit)? {
             (_, None) => Ok(()),
             (end, Some(error)) => Err(Error::corrupted(end.position(), error.to_string()).into()),
@@ -762,13 +895,16 @@ impl Core {
         }
         let [checkpoint, checkpoint_before] =
             checkpoints.unwrap_or([header.checkpoint, header.checkpoint_before]);
-        let next = Header {
+        let mut next = Header {
             sequence: header.sequence + 1,
             confirmed: position.max(header.confirmed),
             checkpoint,
             checkpoint_before,
             ..*header
         };
+        if let Some(seal) = &self.seal {
+            seal.authenticate(&mut next);
+        }
         self.sync_medium(|| crate::recovery::write_header(&*self.medium, &next))?;
         *header = next;
         Ok(())

@@ -42,11 +42,18 @@ mod medium;
 mod opened;
 mod options;
 mod recovery;
+#[cfg(feature = "encrypt")]
+mod seal;
+#[cfg(not(feature = "encrypt"))]
+#[path = "seal/absent.rs"]
+mod seal;
 #[allow(unsafe_code)]
 mod sys;
 
 pub use append::Busy;
 pub use batch::{Batch, Mark};
+#[cfg(feature = "encrypt")]
+pub use emdb_crypto::{Cipher, EncryptionInput, KdfParams};
 pub use emdb_format::{Frame, FrameSpec, Header, Kind, Previous, Stamp};
 pub use error::Error;
 pub use extent::{Map, PinnedBytes};
@@ -60,3 +67,5 @@ pub use medium::{
 pub use opened::Opened;
 pub use options::{Options, SyncPolicy};
 pub use recovery::{Opening, Recovered, Replayed};
+#[cfg(feature = "encrypt")]
+pub use seal::Encryption;

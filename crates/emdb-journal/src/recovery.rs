@@ -7,16 +7,18 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use emdb_format::{
-    BatchSum, Commit, Discard, FIRST_POSITION, FORMAT_VERSION, FormatError, Frame, FrameSpec,
-    HEADER_BYTES, HEADER_SLOT_BYTES, HEADER_SLOTS, Header, Kind, MARKER_ALIGN, MARKER_BYTES,
-    Marker, Sealing, Stamp,
+    AnyFrame, BatchSum, Commit, Discard, EpochMark, FIRST_POSITION, FORMAT_VERSION, FormatError,
+    Frame, FrameSpec, HEADER_BYTES, HEADER_SLOT_BYTES, HEADER_SLOTS, Header, Kind, MARKER_ALIGN,
+    MARKER_BYTES, Marker, SealedFrame, Sealing, Stamp,
 };
 
 use crate::error::Error;
 use crate::extent::{Extents, Map};
 use crate::journal::Journal;
 use crate::medium::{Medium, SidecarMemory};
+use crate::opened::Opened;
 use crate::options::Options;
+use crate::seal::{Encryption, Seal};
 use crate::sys;
 
 /// A journal between opening and use: read what it holds, then [`finish`](Self::finish).
@@ -24,6 +26,7 @@ pub struct Opening {
     medium: Box<dyn Medium>,
     options: Options,
     header: Header,
+    seal: Option<Seal>,
     extents: Extents,
     len: u64,
     recovered: Mutex<Option<Recovered>>,
@@ -40,15 +43,13 @@ pub struct Replayed<'a> {
 }
 
 impl Replayed<'_> {
-    /// The frame at an earlier position; not verified.
+    /// The frame at an earlier position; not verified. A large value may be left out if it
+    /// is sealed.
     ///
     /// # Errors
     /// [`Error::Corrupted`] if there is no frame.
-    pub fn frame_at(&self, position: u64) -> Result<Frame<'_>, Error> {
-        let bytes = self.scan.extents.bytes_below(position, self.scan.len);
-        let bytes =
-            bytes.ok_or_else(|| Error::corrupted(position, "past the end of the journal"))?;
-        Frame::parse(bytes).map_err(|error| corrupt(position, error))
+    pub fn head_at<'b>(&'b self, position: u64, opened: &'b Opened) -> Result<Frame<'b>, Error> {
+        self.scan.head(position, opened)
     }
 }
 
@@ -74,6 +75,14 @@ pub struct Recovered {
     pub open_batch: Option<u64>,
 }
 
+/// What was read at a position.
+enum Read<'a> {
+    Frame(Frame<'a>),
+    /// A frame about a sealed journal itself: its length, and up to where it says that all
+    /// was synced.
+    Journal(u64, u64),
+}
+
 struct OpenBatch {
     begin: u64,
     frames: Vec<u64>,
@@ -88,13 +97,36 @@ impl Opening {
     /// the file cannot be a journal of this version; it is left untouched.
     /// [`Error::ReadOnly`] if it would have to be created.
     pub fn new(medium: Box<dyn Medium>, options: Options) -> Result<Self, Error> {
+        Self::open(medium, options, None)
+    }
+
+    /// As [`new`](Self::new), for an encrypted journal; a new one is encrypted.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); [`Error::KeyMismatch`] for another key or passphrase than the
+    /// journal's, [`Error::NotSealed`] if the journal is not encrypted, and
+    /// [`Error::Encryption`] if a key cannot be derived. All of them leave it untouched.
+    #[cfg(feature = "encrypt")]
+    pub fn new_encrypted(
+        medium: Box<dyn Medium>,
+        options: Options,
+        encryption: &Encryption,
+    ) -> Result<Self, Error> {
+        Self::open(medium, options, Some(encryption))
+    }
+
+    fn open(
+        medium: Box<dyn Medium>,
+        options: Options,
+        encryption: Option<&Encryption>,
+    ) -> Result<Self, Error> {
         // Whatever the medium: the journal's locks and threads stay behind in a fork.
         sys::watch_forks();
         if medium.is_empty()? {
             if options.read_only {
                 return Err(Error::ReadOnly);
             }
-            create(&*medium)?;
+            create(&*medium, encryption)?;
         }
         let len = medium.len()?;
         let wanted = len.saturating_mul(16).max(Map::RESERVATION_BYTES);
@@ -105,9 +137,7 @@ impl Opening {
             .bytes_below(0, len.min(HEADER_BYTES as u64))
             .unwrap_or(&[]);
         let header = read_header(front)?;
-        if header.sealing.cipher != 0 {
-            return Err(Error::Sealed);
-        }
+        let seal = Seal::of(&header, encryption)?;
         if header.confirmed > len {
             return Err(Error::corrupted(
                 len,
@@ -121,6 +151,7 @@ impl Opening {
             medium,
             options,
             header,
+            seal,
             extents,
             len,
             recovered: Mutex::new(None),
@@ -139,7 +170,22 @@ impl Opening {
 
     /// The sidecar, if there is one that can be read; it is only a cache.
     pub fn sidecar(&self) -> Option<Box<dyn SidecarMemory>> {
-        self.medium.sidecar().ok().flatten()
+        let mut memory = self.medium.sidecar().ok().flatten()?;
+        match &self.seal {
+            None => Some(memory),
+            Some(seal) => seal.open_sidecar(&mut *memory),
+        }
+    }
+
+    /// Whether there is a sidecar with anything in it, readable or not.
+    pub fn has_sidecar(&self) -> bool {
+        let memory = self.medium.sidecar().ok().flatten();
+        memory.is_some_and(|mut memory| !memory.bytes_mut().is_empty())
+    }
+
+    /// Whether the journal is encrypted.
+    pub fn is_sealed(&self) -> bool {
+        self.seal.is_some()
     }
 
     /// Reads frames from position `from`, which must be where a frame begins outside
@@ -154,12 +200,18 @@ impl Opening {
         from: u64,
         visit: &mut dyn FnMut(Replayed<'_>) -> Result<(), E>,
     ) -> Result<Recovered, E> {
-        let scan = Scan::new(&self.extents, &self.header, self.len);
+        if let Some(seal) = &self.seal {
+            seal.read_from(from);
+        }
+        let scan = Scan::new(&self.extents, &self.header, self.seal.as_ref(), self.len);
         let (end, damage) = scan.frames(from, visit)?;
         let torn_bytes = match damage {
             Some(error) => scan.examine_tail(&*self.medium, end.at, error)?,
             None => 0,
         };
+        if let Some(seal) = &self.seal {
+            seal.check_history(&self.header)?;
+        }
         let recovered = Recovered {
             tail: end.at,
             torn_bytes,
@@ -170,16 +222,14 @@ impl Opening {
         Ok(recovered)
     }
 
-    /// The frame at `position`, not verified, for visitors that look back.
+    /// The frame at `position`, not verified, for visitors that look back. A large value
+    /// may be left out if it is sealed.
     ///
     /// # Errors
     /// [`Error::Corrupted`] if there is no frame.
-    pub fn frame(&self, position: u64) -> Result<Frame<'_>, Error> {
-        let bytes = self
-            .extents
-            .bytes_below(position, self.len)
-            .ok_or_else(|| Error::corrupted(position, "past the end of the journal"))?;
-        Frame::parse(bytes).map_err(|error| corrupt(position, error))
+    pub fn head<'a>(&'a self, position: u64, opened: &'a Opened) -> Result<Frame<'a>, Error> {
+        let scan = Scan::new(&self.extents, &self.header, self.seal.as_ref(), self.len);
+        scan.head(position, opened)
     }
 
     fn recovered(&self) -> MutexGuard<'_, Option<Recovered>> {
@@ -196,12 +246,20 @@ impl Opening {
         let recovered = *self.recovered();
         let recovered = match recovered {
             Some(recovered) => recovered,
-            None => self.replay(self.header.confirmed, &mut |_| Ok::<(), Error>(()))?,
+            None => {
+                // Who knows the epochs has read them all.
+                let from = match self.seal {
+                    None => self.header.confirmed,
+                    Some(_) => FIRST_POSITION,
+                };
+                self.replay(from, &mut |_| Ok::<(), Error>(()))?
+            }
         };
         let Self {
             medium,
             options,
             header,
+            seal,
             ..
         } = self;
         let tail = recovered.tail;
@@ -211,17 +269,14 @@ impl Opening {
             medium.truncate(tail)?;
             medium.sync()?;
         }
+        if let Some(seal) = &seal
+            && !options.read_only
+        {
+            seal.begin_epoch(tail)?;
+        }
         let map = self.extents.into_map();
         let extents = Extents::new(map, tail, options.extent_bytes_max, options.read_only);
-        let journal = Journal::start(
-            medium,
-            options,
-            header,
-            extents,
-            tail,
-            recovered.confirmed,
-            recovered.torn_bytes,
-        );
+        let journal = Journal::start(medium, options, header, seal, extents, &recovered);
         if let Some(begin) = recovered.open_batch
             && !options.read_only
         {
@@ -247,6 +302,7 @@ const AHEAD_BYTES: u64 = 8 << 20;
 pub(crate) struct Scan<'a> {
     extents: &'a Extents,
     header: &'a Header,
+    seal: Option<&'a Seal>,
     stamp: Stamp,
     len: u64,
 }
@@ -267,13 +323,99 @@ impl ScanEnd {
 
 impl<'a> Scan<'a> {
     /// `len` bytes are readable.
-    pub(crate) fn new(extents: &'a Extents, header: &'a Header, len: u64) -> Self {
+    pub(crate) fn new(
+        extents: &'a Extents,
+        header: &'a Header,
+        seal: Option<&'a Seal>,
+        len: u64,
+    ) -> Self {
         let stamp = Stamp::new(&header.database_id, header.generation);
         Self {
             extents,
             header,
+            seal,
             stamp,
             len,
+        }
+    }
+
+    /// The frame at a position, not verified, its large value left out if that is sealed.
+    fn head<'b>(&self, position: u64, opened: &'b Opened) -> Result<Frame<'b>, Error>
+    where
+        'a: 'b,
+    {
+        let bytes = self.extents.bytes_below(position, self.len);
+        let bytes =
+            bytes.ok_or_else(|| Error::corrupted(position, "past the end of the journal"))?;
+        match self.seal {
+            None => Frame::parse(bytes).map_err(|error| corrupt(position, error)),
+            Some(seal) => {
+                let sealed = SealedFrame::parse(bytes).map_err(|error| corrupt(position, error))?;
+                seal.open(position, &sealed, false, opened)
+            }
+        }
+    }
+
+    /// Reads and verifies the frame at a position; in a sealed journal, one of those that
+    /// are about the journal itself gives its length.
+    ///
+    /// The outer error is for what no crash leaves behind.
+    fn read<'b>(
+        &'b self,
+        at: u64,
+        bytes: &'b [u8],
+        opened: &'b Opened,
+    ) -> Result<Result<Read<'b>, FormatError>, Error> {
+        let lsn = self.header.base_lsn + at;
+        let Some(seal) = self.seal else {
+            return Ok(Frame::parse(bytes).and_then(|frame| {
+                frame.verify(self.stamp, lsn)?;
+                Ok(Read::Frame(frame))
+            }));
+        };
+        let frame = AnyFrame::parse(bytes).and_then(|frame| {
+            frame.verify(self.stamp, lsn)?;
+            Ok(frame)
+        });
+        match frame {
+            Ok(AnyFrame::Sealed(sealed)) => {
+                let frame = seal.open(at, &sealed, false, opened)?;
+                if matches!(frame.kind, Kind::Filler | Kind::Extended) {
+                    let reason = "a frame of a kind that is never sealed";
+                    return Err(Error::corrupted(at, reason));
+                }
+                Ok(Ok(Read::Frame(frame)))
+            }
+            Ok(AnyFrame::Plain(frame)) => {
+                let synced = self.read_plain(seal, at, &frame)?;
+                Ok(Ok(Read::Journal(frame.len() as u64, synced)))
+            }
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// Takes note of a plain frame in a sealed journal; gives what a marker says was synced.
+    fn read_plain(&self, seal: &Seal, at: u64, frame: &Frame<'_>) -> Result<u64, Error> {
+        match (frame.kind, frame.batch) {
+            (Kind::Extended, false) => {
+                let mark = EpochMark::decode(frame.value).map_err(|error| corrupt(at, error))?;
+                seal.meet(at, &mark)?;
+                Ok(0)
+            }
+            (Kind::Filler, false) => {
+                let marker_at = at + (frame.len() - frame.value.len()) as u64;
+                let (tag, base) = (&self.header.marker_tag, self.header.base_lsn);
+                let marker = Marker::decode(frame.value, tag, self.stamp, base + marker_at)
+                    .ok_or_else(|| {
+                        Error::corrupted(at, "a plain record in an encrypted database")
+                    })?;
+                seal.check(at, &marker, tag)?;
+                Ok(marker.synced.saturating_sub(base))
+            }
+            _ => Err(Error::corrupted(
+                at,
+                "a plain record in an encrypted database",
+            )),
         }
     }
 
@@ -302,18 +444,22 @@ impl<'a> Scan<'a> {
             if bytes.is_empty() {
                 break None;
             }
-            let frame = match Frame::parse(bytes) {
-                Ok(frame) => frame,
+            let opened = Opened::new();
+            let frame = match self.read(at, bytes, &opened)? {
+                Ok(Read::Frame(frame)) => frame,
+                Ok(Read::Journal(len, synced)) => {
+                    confirmed = confirmed.max(synced);
+                    at += len;
+                    continue;
+                }
                 Err(error) => break Some(error),
             };
-            if let Err(error) = frame.verify(stamp, base + at) {
-                break Some(error);
-            }
             match (frame.kind, frame.batch) {
                 (Kind::Filler, false) => {
                     let marker_at = at + (frame.len() - frame.value.len()) as u64;
                     let tag = &self.header.marker_tag;
                     if let Some(marker) = Marker::decode(frame.value, tag, stamp, base + marker_at)
+                        && marker.code == [0; 16]
                     {
                         confirmed = confirmed.max(marker.synced.saturating_sub(base));
                     }
@@ -383,8 +529,8 @@ impl<'a> Scan<'a> {
         visit: &mut dyn FnMut(Replayed<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         for &position in positions {
-            let bytes = self.extents.bytes_below(position, self.len).unwrap_or(&[]);
-            let frame = Frame::parse(bytes).map_err(|e| corrupt(position, e))?;
+            let opened = Opened::new();
+            let frame = self.head(position, &opened)?;
             visit(Replayed {
                 position,
                 frame: &frame,
@@ -512,8 +658,8 @@ pub(crate) fn store_header(medium: &dyn Medium, header: &Header) -> Result<(), E
     medium.write_at(at, &header.encode())
 }
 
-fn create(medium: &dyn Medium) -> Result<(), Error> {
-    let header = Header {
+fn create(medium: &dyn Medium, encryption: Option<&Encryption>) -> Result<(), Error> {
+    let mut header = Header {
         sequence: 1,
         database_id: random(medium)?,
         generation: 1,
@@ -525,10 +671,18 @@ fn create(medium: &dyn Medium) -> Result<(), Error> {
         checkpoint: [0; 16],
         checkpoint_before: [0; 16],
     };
+    let seal = match encryption {
+        Some(encryption) => Some(Seal::create(&mut header, encryption)?),
+        None => None,
+    };
     let mut bytes = vec![0; HEADER_BYTES];
     // Both slots, so that damage to one leaves the other.
     for (at, sequence) in HEADER_SLOTS.into_iter().zip([0, 1]) {
-        let slot = Header { sequence, ..header }.encode();
+        header.sequence = sequence;
+        if let Some(seal) = &seal {
+            seal.authenticate(&mut header);
+        }
+        let slot = header.encode();
         if let Some(target) = bytes.get_mut(at as usize..at as usize + slot.len()) {
             target.copy_from_slice(&slot);
         }

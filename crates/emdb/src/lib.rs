@@ -63,11 +63,15 @@
 //!
 //! `nested`, off by default: keys joined by dots (`Focus`, `Emdb::group`).
 //!
+//! `encrypt`, off by default: encryption at rest (`EmdbBuilder::encryption_key`).
+//!
 //! `iouring`, off by default, gives [`EmdbBuilder::iouring_sqpoll`] its effect on Linux.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "ttl")]
 pub use emdb_engine::Ttl;
+#[cfg(feature = "encrypt")]
+pub use emdb_engine::{Cipher, EncryptionInput};
 pub use emdb_engine::{
     Emdb, EmdbBuilder, EmdbIter, EmdbKeyIter, EmdbRangeIter, EmdbStats, Error, ExtractIf,
     FlushPolicy, KeyRange, LockHolder, Namespace, NamespaceIter, NamespaceKeyIter,

@@ -94,7 +94,7 @@ impl Engine {
             for entry in &entries {
                 let position = entry.location.get();
                 let opened = Opened::new();
-                let frame = self.journal.frame(position, &opened)?;
+                let frame = self.journal.head(position, &opened)?;
                 let Some(expiry) = frame.expires_at_ms else {
                     continue;
                 };

@@ -222,6 +222,14 @@ impl Engine {
         }
     }
 
+    #[inline]
+    fn frame<'a>(&'a self, position: u64, extent: Extent, opened: &'a Opened) -> Result<Frame<'a>> {
+        Ok(match extent {
+            Extent::Whole => self.journal.frame(position, opened)?,
+            Extent::Head => self.journal.head(position, opened)?,
+        })
+    }
+
     /// Whether an entry is the key's, and which version of it a reader sees.
     #[inline]
     fn check<'a>(
@@ -239,7 +247,7 @@ impl Engine {
             VerifyReads::Never => false,
         };
         let position = entry.location.get();
-        let frame = self.journal.frame(position, opened)?;
+        let frame = self.frame(position, extent, opened)?;
         if frame.key != key || frame.namespace != id {
             // Damage may have made the key differ: verify before believing it does.
             if verify {
@@ -311,7 +319,7 @@ impl Engine {
         opened: &'a Opened,
     ) -> Result<Option<(Location, Frame<'a>)>> {
         let mut position = entry.location.get();
-        let mut frame = self.journal.frame(position, opened)?;
+        let mut frame = self.frame(position, extent, opened)?;
         let verify = match self.verify_reads {
             VerifyReads::Once => !entry.verified || position >= upto,
             VerifyReads::Always => true,
@@ -335,7 +343,7 @@ impl Engine {
             } else {
                 link.position
             };
-            frame = self.journal.frame(position, opened)?;
+            frame = self.frame(position, extent, opened)?;
             match extent {
                 Extent::Whole => self.journal.verify(position, &frame)?,
                 Extent::Head => self.journal.verify_head(position, &frame)?,

@@ -10,7 +10,7 @@ use emdb_index::{Cursor, HashIndex, ImageMemory};
 use emdb_journal::{Frame, Kind, Opened, Opening, SidecarMemory};
 use siphasher::sip::SipHasher13;
 
-use super::replay::{self, Change};
+use super::replay::{self, Change, LookBack};
 use super::{Catalog, Checkpoints, Engine, EngineOptions, Handle, Staging, StoredOrders, Timer};
 use crate::clock::Clock;
 use crate::snapshots::{KeptTombstone, Snapshots};
@@ -29,7 +29,7 @@ pub(crate) fn open(opening: Opening, options: EngineOptions) -> Result<Handle> {
         let replayed = recovery.replay(&opening, from);
         replayed.is_ok().then_some((recovery, from))
     });
-    let stale = restored.is_none() && has_sidecar(&opening);
+    let stale = restored.is_none() && opening.has_sidecar();
     let (recovery, from) = match restored {
         Some(restored) => restored,
         None => (Recovery::from_start(&opening, hasher)?, FIRST_POSITION),
@@ -81,12 +81,6 @@ pub(crate) fn open(opening: Opening, options: EngineOptions) -> Result<Handle> {
         engine.sweep_every(every)?;
     }
     Ok(Handle::new(engine))
-}
-
-fn has_sidecar(opening: &Opening) -> bool {
-    opening
-        .sidecar()
-        .is_some_and(|mut memory| !memory.bytes_mut().is_empty())
 }
 
 fn hasher(seed: &[u8; 16]) -> SipHasher13 {
@@ -185,18 +179,17 @@ impl Recovery {
     }
 
     fn replay(&mut self, opening: &Opening, from: u64) -> Result<()> {
-        let look_back = |position| opening.frame(position).map_err(Error::from);
+        let look_back = |position, look: &mut dyn FnMut(&Frame<'_>)| {
+            look(&opening.head(position, &Opened::new())?);
+            Ok(())
+        };
         replay::changes(opening, from, &self.hasher.clone(), &mut |changes| {
             self.apply(changes, &look_back)
         })
     }
 
     /// Applies changes in order, the index lines they need on their way before.
-    fn apply<'a>(
-        &mut self,
-        changes: &[Change],
-        look_back: &dyn Fn(u64) -> Result<Frame<'a>>,
-    ) -> Result<()> {
+    fn apply(&mut self, changes: &[Change], look_back: &LookBack<'_>) -> Result<()> {
         /// Changes looked ahead.
         const AHEAD: usize = 16;
         // Neighbours are mostly of one namespace.
@@ -209,7 +202,11 @@ impl Recovery {
                 space.index.prefetch(next.hash);
             }
             if change.kind == Kind::Catalog {
-                self.change_catalog(change.position, &look_back(change.position)?)?;
+                let mut changed = Ok(());
+                look_back(change.position, &mut |frame| {
+                    changed = self.change_catalog(change.position, frame);
+                })?;
+                changed?;
                 near = None;
                 continue;
             }
@@ -264,7 +261,8 @@ fn image(
     let offset = usize::try_from(space.image_offset).ok()?;
     let len = usize::try_from(space.image_len).ok()?;
     let bytes = memory.bytes_mut().get(offset..offset.checked_add(len)?)?;
-    if len <= COPY_BYTES {
+    // What was sealed has been copied, and would be opened all over again.
+    if len <= COPY_BYTES || opening.is_sealed() {
         let copy = Image(Box::new(bytes.to_vec()));
         return HashIndex::from_image(Box::new(copy), 0, len, max_position).ok();
     }
@@ -299,8 +297,10 @@ impl Engine {
         }
         space.begin_rebuild();
         let id = space.id();
-        let opened = Opened::new();
-        let look_back = |position| self.journal.frame(position, &opened).map_err(Error::from);
+        let look_back = |position, look: &mut dyn FnMut(&Frame<'_>)| {
+            look(&self.journal.head(position, &Opened::new())?);
+            Ok(())
+        };
         let mut kept = Vec::new();
         let snapshots = self.snapshots.count() > 0;
         let rebuilt = self.journal.replay(FIRST_POSITION, &mut |replayed| {

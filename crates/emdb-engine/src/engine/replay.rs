@@ -23,6 +23,9 @@ const WAITING: usize = 16;
 /// Less than this is replayed before a second thread has got going.
 const WORTH_BYTES: u64 = 32 << 20;
 
+/// Shows the frame at an earlier position, not verified; a large value may be left out.
+pub(super) type LookBack<'a> = dyn Fn(u64, &mut dyn FnMut(&Frame<'_>)) -> Result<()> + 'a;
+
 /// What a verified frame changes, so that whoever applies it need not read it again.
 pub(super) struct Change {
     pub(super) hash: u64,
@@ -45,7 +48,7 @@ impl Change {
             position,
             previous: frame.previous.map(|link| link.position),
             namespace: frame.namespace,
-            logical_len: len(frame.key.len() + frame.value.len()),
+            logical_len: len(frame.key.len() + frame.value_len()),
             frame_len: len(frame.len()),
             kind: frame.kind,
         }
@@ -53,11 +56,11 @@ impl Change {
 
     /// Applies it to its namespace. The frame said itself which version it replaces, so
     /// no key is compared and nothing else is read but the sizes of that.
-    pub(super) fn apply<'a>(
+    pub(super) fn apply(
         &self,
         space: &Space,
         hasher: &SipHasher13,
-        look_back: &dyn Fn(u64) -> Result<Frame<'a>>,
+        look_back: &LookBack<'_>,
         keep_tombstone: &mut dyn FnMut(u64) -> bool,
     ) -> Result<Delta> {
         let position = self.position;
@@ -67,21 +70,28 @@ impl Change {
         let mut delta = Delta::default();
         let mut in_index = false;
         if let Some(previous) = self.previous {
-            let old = look_back(previous)?;
             in_index = Location::new(previous)
                 .is_some_and(|location| guard.find_location(location).is_some());
-            if old.kind == Kind::Put {
-                if !in_index {
-                    return Err(corrupted("the version that is replaced is not indexed"));
+            let mut was_live = false;
+            look_back(previous, &mut |old| {
+                was_live = old.kind == Kind::Put;
+                if was_live {
+                    delta.remove(old);
                 }
-                delta.remove(&old);
+            })?;
+            if was_live && !in_index {
+                return Err(corrupted("the version that is replaced is not indexed"));
             }
         }
         match (self.kind, in_index) {
             (Kind::Put, true) => guard.replace(location, false),
             (Kind::Put, false) => {
                 guard
-                    .make_room(|location| Ok(hasher.hash(look_back(location.get())?.key)))
+                    .make_room(|location| {
+                        let mut hash = 0;
+                        look_back(location.get(), &mut |old| hash = hasher.hash(old.key))?;
+                        Ok(hash)
+                    })
                     .map_err(find_error)?;
                 guard.insert(location, false);
             }

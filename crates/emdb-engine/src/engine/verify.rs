@@ -48,7 +48,10 @@ impl Engine {
                 return Ok(());
             }
             let replaces_live = match frame.previous {
-                Some(link) => replayed.frame_at(link.position)?.kind == Kind::Put,
+                Some(link) => {
+                    let opened = Opened::new();
+                    replayed.head_at(link.position, &opened)?.kind == Kind::Put
+                }
                 None => false,
             };
             let count = live.entry(frame.namespace).or_default();
@@ -86,9 +89,7 @@ impl Engine {
                     let hash = self.hash(frame.key);
                     let through =
                         self.find_frame(&space, hash, frame.key, Extent::Head, upto, &opened)?;
-                    let same = through.is_some_and(|through| {
-                        std::ptr::eq(through.key.as_ptr(), frame.key.as_ptr())
-                    });
+                    let same = through.is_some_and(|through| through.is_same(&frame));
                     if !same || location.get() != position {
                         return Err(Error::corrupted(position, "not found through its index"));
                     }
@@ -137,7 +138,7 @@ impl Engine {
                 let hash = self.hash(frame.key);
                 let through =
                     self.find_frame(space, hash, frame.key, Extent::Head, upto, &opened)?;
-                if through.is_none_or(|through| !std::ptr::eq(through.key, frame.key)) {
+                if !through.is_some_and(|through| through.is_same(&frame)) {
                     return Err(Error::corrupted(position, "in the order, not in the index"));
                 }
                 last = Some(frame.key.to_vec());

@@ -97,7 +97,7 @@ impl Engine {
                 previous: newest.as_ref().map(|newest| self.link(newest)),
                 ..spec
             };
-            let delta = delta(&spec, live);
+            let delta = self.delta(&spec, live);
             if newest.is_none() {
                 self.make_room(&mut guard)?;
             }
@@ -190,7 +190,7 @@ impl Engine {
         guard
             .make_room(|location| {
                 let opened = Opened::new();
-                let frame = self.journal.frame(location.get(), &opened)?;
+                let frame = self.journal.head(location.get(), &opened)?;
                 self.journal.verify_head(location.get(), &frame)?;
                 Ok(self.hash(frame.key))
             })
@@ -228,31 +228,31 @@ impl Engine {
         Ok(newest)
     }
 
+    /// How a frame changes the counts, given the live frame it replaces.
+    #[inline]
+    pub(super) fn delta(&self, spec: &FrameSpec<'_>, old: Option<&Frame<'_>>) -> Delta {
+        let mut delta = Delta::default();
+        if let Some(old) = old {
+            delta.remove(old);
+        }
+        if spec.kind == Kind::Put {
+            delta.put((spec.key.len() + spec.value.len()) as u64);
+        } else {
+            delta.dead_bytes += self.journal.frame_len(spec).unwrap_or(0) as u64;
+        }
+        delta
+    }
+
     /// The link to the version that a new frame replaces.
     pub(super) fn link(&self, newest: &Newest<'_>) -> Previous {
         let link = newest.frame.previous;
         let jump_link = link.and_then(|link| {
             let opened = Opened::new();
-            let frame = self.journal.frame(link.jump, &opened).ok()?;
+            let frame = self.journal.head(link.jump, &opened).ok()?;
             // A damaged frame gives no shortcut, but it does not stand in the way.
             self.journal.verify_head(link.jump, &frame).ok()?;
             frame.previous
         });
         Previous::link(newest.position, link, jump_link)
     }
-}
-
-/// How a frame changes the counts, given the live frame it replaces.
-#[inline]
-pub(super) fn delta(spec: &FrameSpec<'_>, old: Option<&Frame<'_>>) -> Delta {
-    let mut delta = Delta::default();
-    if let Some(old) = old {
-        delta.remove(old);
-    }
-    if spec.kind == Kind::Put {
-        delta.put((spec.key.len() + spec.value.len()) as u64);
-    } else {
-        delta.dead_bytes += spec.encoded_len().unwrap_or(0) as u64;
-    }
-    delta
 }

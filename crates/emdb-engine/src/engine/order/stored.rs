@@ -145,7 +145,7 @@ impl Engine {
     ) -> Result<HashMap<u32, Changes<'a>>> {
         let mut changes: HashMap<u32, Changes<'_>> = HashMap::new();
         for position in replayed {
-            let frame = self.journal.frame(*position, opened)?;
+            let frame = self.journal.head(*position, opened)?;
             let Some(location) = Location::new(*position) else {
                 continue;
             };

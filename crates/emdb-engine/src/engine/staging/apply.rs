@@ -9,7 +9,7 @@ use emdb_journal::{Batch, Frame, FrameSpec, Kind, Lsn, Opened};
 
 use super::{Staging, Touched};
 use crate::engine::read::Extent;
-use crate::engine::write::{Newest, delta};
+use crate::engine::write::Newest;
 use crate::engine::{Engine, Step};
 use crate::{Error, Result};
 
@@ -158,7 +158,7 @@ impl Staging {
             None => guard.insert(location, false),
         }
         drop(guard);
-        touched.delta.add(delta(&spec, live));
+        touched.delta.add(engine.delta(&spec, live));
         if let Some(expiry) = expires_at_ms {
             touched.earliest_expiry_ms = touched.earliest_expiry_ms.min(expiry);
         }
@@ -395,7 +395,7 @@ impl Engine {
             previous: newest.as_ref().map(|newest| self.link(newest)),
             ..FrameSpec::new(kind, key, value)
         };
-        let delta = delta(&spec, live);
+        let delta = self.delta(&spec, live);
         if newest.is_none() {
             self.make_room(&mut guard)?;
         }

@@ -120,9 +120,9 @@ impl Engine {
         staging.drain(self)?;
         while let Some((location, hash)) = staging.next_key(self, at, end)? {
             let opened = Opened::new();
-            let frame = self.journal.frame(location.get(), &opened)?;
+            let frame = self.journal.head(location.get(), &opened)?;
             let take = |stored: Option<&Frame<'_>>| {
-                if !stored.is_some_and(|stored| std::ptr::eq(stored.key, frame.key)) {
+                if !stored.is_some_and(|stored| stored.is_same(&frame)) {
                     // Nobody has verified yet that this was the key.
                     self.journal.verify_head(location.get(), &frame)?;
                 }

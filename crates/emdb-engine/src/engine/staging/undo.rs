@@ -46,7 +46,7 @@ impl Staging {
         let mut position = from;
         while position < end {
             let opened = Opened::new();
-            let Ok(frame) = engine.journal.frame(position, &opened) else {
+            let Ok(frame) = engine.journal.head(position, &opened) else {
                 return;
             };
             if matches!(frame.kind, Kind::Put | Kind::Tombstone) && frame.batch {
@@ -122,7 +122,7 @@ impl Engine {
         };
         let tombstone = self
             .journal
-            .frame(location.get(), &opened)
+            .head(location.get(), &opened)
             .is_ok_and(|frame| frame.kind == Kind::Tombstone);
         guard.replace(location, tombstone);
         drop(guard);
