@@ -59,7 +59,7 @@ use crate::{Error, Result};
 pub(crate) struct Engine {
     pub(crate) journal: Journal,
     hasher: SipHasher13,
-    verify_reads: VerifyReads,
+    pub(crate) verify_reads: VerifyReads,
     pub(crate) root: Arc<Space>,
     catalog: Catalog,
     pub(crate) snapshots: Snapshots,

@@ -6,17 +6,18 @@ mod verbs;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
-use emdb_index::{Entry, Location, OrderedIndex, RangeCursor};
+use emdb_index::{Entry, OrderedIndex, RangeBatch, RangeCursor};
 use emdb_journal::{Frame, Opened};
 
-use crate::engine::Extent;
+use crate::builder::VerifyReads;
+use crate::engine::{Engine, Extent};
 use crate::iter::Stand;
 use crate::{Error, Result};
 
 pub use bounds::KeyRange;
 pub use verbs::ExtractIf;
 
-/// Locations asked for at once: first few, since most ranges are short, then more.
+/// Entries asked for at once: first few, since most ranges are short, then more.
 const FIRST_BATCH: usize = 16;
 const LATER_BATCH: usize = 128;
 
@@ -30,30 +31,47 @@ pub(crate) struct RangeWalk {
     back: Batch,
 }
 
-/// Locations that are on their way into the cache, in the order of their end.
-#[derive(Default)]
+/// Entries whose records are on their way into the cache, in the order of their end.
 struct Batch {
-    locations: Vec<Location>,
+    found: RangeBatch,
     at: usize,
     size: usize,
 }
 
 impl Batch {
-    fn next(&mut self) -> Option<Location> {
-        let next = self.locations.get(self.at).copied();
-        self.at += usize::from(next.is_some());
-        next
+    fn new(engine: &Engine) -> Self {
+        let found = match engine.verify_reads {
+            VerifyReads::Once => RangeBatch::remembering(),
+            VerifyReads::Always | VerifyReads::Never => RangeBatch::default(),
+        };
+        Self {
+            found,
+            at: 0,
+            size: 0,
+        }
+    }
+
+    #[inline]
+    fn next(&mut self) -> Option<(usize, Entry)> {
+        let at = self.at;
+        let next = *self.found.entries().get(at)?;
+        self.at += 1;
+        Some((at, next))
     }
 
     /// What the other end of the walk has fetched, and would come to last.
-    fn last(&mut self) -> Option<Location> {
-        if self.at < self.locations.len() {
-            self.locations.pop()
-        } else {
-            None
+    fn last(&mut self) -> Option<(usize, Entry)> {
+        let at = self.found.entries().len().checked_sub(1)?;
+        if at < self.at {
+            return None;
         }
+        Some((at, self.found.pop()?))
     }
 }
+
+/// An entry, and where its record's soundness is remembered: which end's batch has it,
+/// and where there.
+type Found = (End, usize, Entry);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -68,12 +86,13 @@ impl RangeWalk {
             Some(id) => Some(stand.engine.order_of(&stand.space, id)?),
             None => None,
         };
+        let [front, back] = [(), ()].map(|()| Batch::new(&stand.engine));
         Ok(Self {
             stand,
             order,
             left: RangeCursor::new(lower, upper),
-            front: Batch::default(),
-            back: Batch::default(),
+            front,
+            back,
         })
     }
 
@@ -84,13 +103,14 @@ impl RangeWalk {
         Self::new(stand, Bound::Included(prefix), upper)
     }
 
-    fn location(&mut self, end: End) -> Result<Option<Location>> {
-        let (near, far) = match end {
-            End::Front => (&mut self.front, &mut self.back),
-            End::Back => (&mut self.back, &mut self.front),
+    fn entry(&mut self, end: End) -> Result<Option<Found>> {
+        let engine = &self.stand.engine;
+        let (near, far, far_end) = match end {
+            End::Front => (&mut self.front, &mut self.back, End::Back),
+            End::Back => (&mut self.back, &mut self.front, End::Front),
         };
-        if let Some(location) = near.next() {
-            return Ok(Some(location));
+        if let Some((at, entry)) = near.next() {
+            return Ok(Some((end, at, entry)));
         }
         let Some(order) = &self.order else {
             return Ok(None);
@@ -100,37 +120,46 @@ impl RangeWalk {
             0 => FIRST_BATCH,
             _ => LATER_BATCH,
         };
-        let engine = &self.stand.engine;
         let resolve = |location| engine.key_at(location);
-        let (left, locations) = (&mut self.left, &mut near.locations);
+        let (left, found) = (&mut self.left, &mut near.found);
         let more = match end {
-            End::Front => order.next_batch(left, near.size, locations, resolve)?,
-            End::Back => order.next_back_batch(left, near.size, locations, resolve)?,
+            End::Front => order.next_batch(left, near.size, found, resolve)?,
+            End::Back => order.next_back_batch(left, near.size, found, resolve)?,
         };
         if !more {
-            near.locations.clear();
-            return Ok(far.last());
+            near.found.clear();
+            return Ok(far.last().map(|(at, entry)| (far_end, at, entry)));
         }
-        for location in &near.locations {
-            engine.journal.prefetch(location.get());
+        for entry in found.entries() {
+            engine.journal.prefetch(entry.location.get());
         }
-        Ok(near.next())
+        Ok(near.next().map(|(at, entry)| (end, at, entry)))
+    }
+
+    /// Remembers that the record of an entry was read, and so verified.
+    #[inline]
+    fn remember(&self, (end, at, entry): Found) {
+        if !entry.verified {
+            let batch = match end {
+                End::Front => &self.front,
+                End::Back => &self.back,
+            };
+            batch.found.set_verified(at, entry);
+        }
     }
 
     /// Hands the next record from that end to `take`; `None` once the ends have met.
     fn step<T>(&mut self, end: End, take: impl FnOnce(&Frame<'_>) -> T) -> Result<Option<T>> {
         loop {
-            let Some(location) = self.location(end)? else {
+            let Some(found) = self.entry(end)? else {
                 self.stand.check()?;
                 return Ok(None);
             };
-            let entry = Entry {
-                location,
-                verified: false,
-                tombstone: false,
-            };
+            let (_, _, entry) = found;
             let opened = Opened::new();
-            if let Some(frame) = self.stand.see(entry, Extent::Whole, &opened)? {
+            let seen = self.stand.see(entry, Extent::Whole, &opened)?;
+            self.remember(found);
+            if let Some(frame) = seen {
                 return Ok(Some(take(&frame)));
             }
         }

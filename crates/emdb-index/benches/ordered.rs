@@ -4,7 +4,7 @@
 use std::{convert::Infallible, hint::black_box, ops::Bound};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use emdb_index::{Location, OrderedIndex, RangeCursor};
+use emdb_index::{Location, OrderedIndex, RangeBatch, RangeCursor};
 
 const COUNT: u64 = 1_000_000;
 const KEY_LEN: usize = 24;
@@ -78,7 +78,7 @@ impl Journal {
     }
 }
 
-fn scan(index: &OrderedIndex, journal: &Journal, from: &Key, out: &mut Vec<Location>) -> u64 {
+fn scan(index: &OrderedIndex, journal: &Journal, from: &Key, out: &mut RangeBatch) -> u64 {
     let mut range = RangeCursor::new(Bound::Included(from), Bound::Unbounded);
     let (mut left, mut sum) = (10, 0);
     while left > 0 {
@@ -86,9 +86,9 @@ fn scan(index: &OrderedIndex, journal: &Journal, from: &Key, out: &mut Vec<Locat
         if !found {
             break;
         }
-        left -= out.len();
-        for location in out.iter() {
-            sum += u64::from(journal.0[location.get() as usize - 1][KEY_LEN - 1]);
+        left -= out.entries().len();
+        for entry in out.entries() {
+            sum += u64::from(journal.0[entry.location.get() as usize - 1][KEY_LEN - 1]);
         }
     }
     sum
@@ -121,7 +121,7 @@ fn benches(criterion: &mut Criterion) {
             "{name}: {:.1} bytes a record",
             index.memory_bytes() as f64 / index.len() as f64
         );
-        let (mut turn, mut out) = (0_u64, Vec::new());
+        let (mut turn, mut out) = (0_u64, RangeBatch::default());
         group.sample_size(50);
         group.bench_function("scan_10", |bencher| {
             bencher.iter(|| {
@@ -137,7 +137,7 @@ fn benches(criterion: &mut Criterion) {
                 while let Ok(true) =
                     index.next_batch(&mut range, usize::MAX, &mut out, journal.resolve())
                 {
-                    sum += out.len();
+                    sum += out.entries().len();
                 }
                 sum
             });

@@ -67,6 +67,7 @@ use self::{
     word::Hash,
 };
 
+pub(crate) use self::prefetch::Place;
 pub use self::{
     guard::Guard,
     image::ImageMemory,

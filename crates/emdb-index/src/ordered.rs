@@ -47,7 +47,10 @@ use self::{
     leaf::{Leaf, State, Writer},
 };
 
-pub use self::{build::OrderedBuilder, cursor::RangeCursor};
+pub use self::{
+    build::OrderedBuilder,
+    cursor::{RangeBatch, RangeCursor},
+};
 
 /// A concurrent map from keys, in the order of their bytes, to [`Location`]s.
 ///
@@ -63,7 +66,7 @@ pub use self::{build::OrderedBuilder, cursor::RangeCursor};
 ///
 /// ```
 /// use std::{convert::Infallible, ops::Bound};
-/// use emdb_index::{Location, OrderedIndex, RangeCursor};
+/// use emdb_index::{Location, OrderedIndex, RangeBatch, RangeCursor};
 ///
 /// // The "journal": records by position. Position 0 is never a location.
 /// let records = ["", "pear", "apple", "plum"];
@@ -76,9 +79,10 @@ pub use self::{build::OrderedBuilder, cursor::RangeCursor};
 /// }
 ///
 /// let mut range = RangeCursor::new(Bound::Included(b"b"), Bound::Unbounded);
-/// let (mut keys, mut batch) = (Vec::new(), Vec::new());
+/// let (mut keys, mut batch) = (Vec::new(), RangeBatch::default());
 /// while index.next_batch(&mut range, 16, &mut batch, key_at)? {
-///     keys.extend(batch.iter().map(|at| records[at.get() as usize]));
+///     let found = batch.entries().iter();
+///     keys.extend(found.map(|entry| records[entry.location.get() as usize]));
 /// }
 /// assert_eq!(keys, ["pear", "plum"]);
 /// # Ok::<(), Infallible>(())

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, convert::Infallible};
 
-use emdb_index::{Error, Location, OrderedIndex, RangeCursor};
+use emdb_index::{Error, Location, OrderedIndex, RangeBatch, RangeCursor};
 
 type Keys = Vec<Vec<u8>>;
 
@@ -65,9 +65,10 @@ impl Records {
 }
 
 fn walk(index: &OrderedIndex, keys: &Keys) -> Vec<Location> {
-    let (mut range, mut batch, mut all) = (RangeCursor::default(), Vec::new(), Vec::new());
+    let (mut range, mut batch, mut all) =
+        (RangeCursor::default(), RangeBatch::default(), Vec::new());
     while let Ok(true) = index.next_batch(&mut range, 100, &mut batch, key_at(keys)) {
-        all.append(&mut batch);
+        all.extend(batch.entries().iter().map(|entry| entry.location));
     }
     all
 }
@@ -271,4 +272,23 @@ fn leaves_split_and_merged_while_an_image_is_written_are_in_it_once() {
     let opened = open(&image).unwrap();
     let even: Vec<_> = (0..40_000).step_by(2).map(at).collect();
     assert_eq!(walk(&opened, &keys), even);
+}
+
+#[test]
+fn an_image_does_not_say_what_was_verified() {
+    let records = Records::new(vec![b"apple".to_vec(), b"pear".to_vec()]);
+    let verified = |index: &OrderedIndex| {
+        let (mut range, mut batch) = (RangeCursor::default(), RangeBatch::remembering());
+        let Ok(found) = index.next_batch(&mut range, 8, &mut batch, key_at(&records.keys));
+        assert!(found);
+        for (at, entry) in batch.entries().iter().enumerate() {
+            batch.set_verified(at, *entry);
+        }
+        let entries = batch.entries().iter();
+        entries.map(|entry| entry.verified).collect::<Vec<_>>()
+    };
+    assert_eq!(verified(&records.index), [false, false]);
+    assert_eq!(verified(&records.index), [true, true]);
+    let opened = open(&records.image()).unwrap();
+    assert_eq!(verified(&opened), [false, false]);
 }

@@ -8,7 +8,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use emdb_index::{Location, OrderedIndex, RangeCursor};
+use emdb_index::{Location, OrderedIndex, RangeBatch, RangeCursor};
 
 struct Counting;
 
@@ -57,7 +57,7 @@ fn check(name: &str, key: impl Fn(u64) -> Vec<u8>) {
     let index = OrderedIndex::new();
     let measure = |when: &str| {
         // Garbage is freed by those who come later.
-        let mut batch = Vec::new();
+        let mut batch = RangeBatch::default();
         for _ in 0..2000 {
             let Ok(found) = index.next_batch(&mut RangeCursor::default(), 1, &mut batch, resolve);
             assert!(found);

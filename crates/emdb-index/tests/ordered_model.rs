@@ -4,7 +4,7 @@
 
 use std::{cell::RefCell, collections::BTreeMap, convert::Infallible, ops::Bound};
 
-use emdb_index::{Location, OrderedIndex, RangeCursor};
+use emdb_index::{Location, OrderedIndex, RangeBatch, RangeCursor};
 use proptest::prelude::*;
 
 /// How a number becomes a key.
@@ -247,7 +247,7 @@ impl World {
             .map(|(_, at)| *at)
             .collect();
         let mut range = RangeCursor::new(lower, upper);
-        let (mut front, mut back, mut batch) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut front, mut back, mut batch) = (Vec::new(), Vec::new(), RangeBatch::default());
         loop {
             ends = ends.rotate_left(1);
             let (all, found) = match ends % 2 {
@@ -263,9 +263,9 @@ impl World {
                 ),
             };
             let Ok(found) = found;
-            assert_eq!(found, !batch.is_empty());
-            assert!(batch.len() <= max);
-            all.append(&mut batch);
+            assert_eq!(found, !batch.entries().is_empty());
+            assert!(batch.entries().len() <= max);
+            all.extend(batch.entries().iter().map(|entry| entry.location));
             if !found {
                 break;
             }

@@ -11,7 +11,7 @@ use std::{
     thread,
 };
 
-use emdb_index::{Location, OrderedIndex, RangeCursor};
+use emdb_index::{Location, OrderedIndex, RangeBatch, RangeCursor};
 use support::{key_of, location, mix};
 
 /// How much more is done where it takes less time.
@@ -35,7 +35,7 @@ fn stays(number: u64) -> bool {
 /// All numbers of a scan, in the order of keys, checked to be in order.
 fn scan(index: &OrderedIndex, range: &mut RangeCursor, turn: u64) -> Vec<u64> {
     let max = [1000, 7, 50][(turn % 3) as usize];
-    let (mut front, mut back, mut batch) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut front, mut back, mut batch) = (Vec::new(), Vec::new(), RangeBatch::default());
     let mut ends = mix(turn) | u64::from(turn.is_multiple_of(2)).wrapping_neg();
     loop {
         ends = ends.rotate_left(1);
@@ -53,7 +53,8 @@ fn scan(index: &OrderedIndex, range: &mut RangeCursor, turn: u64) -> Vec<u64> {
         if !found {
             break;
         }
-        all.extend(batch.iter().map(|location| key_of(*location)));
+        let entries = batch.entries().iter();
+        all.extend(entries.map(|entry| key_of(entry.location)));
     }
     back.reverse();
     front.append(&mut back);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use emdb_format::{CatalogChange, FIRST_POSITION};
-use emdb_index::{Cursor, Entry, RangeCursor};
+use emdb_index::{Cursor, Entry, RangeBatch, RangeCursor};
 use emdb_journal::{Error as Journal, Kind, Opened};
 
 use super::read::Extent;
@@ -118,14 +118,13 @@ impl Engine {
         let id = space.id();
         let order = self.order_of(space, id)?;
         let (mut found, mut last): (u64, Option<Vec<u8>>) = (0, None);
-        let (mut range, mut locations) = (RangeCursor::default(), Vec::new());
-        while order.next_batch(&mut range, 128, &mut locations, |at| self.key_at(at))? {
-            for location in &locations {
-                let position = location.get();
+        let (mut range, mut batch) = (RangeCursor::default(), RangeBatch::default());
+        while order.next_batch(&mut range, 128, &mut batch, |at| self.key_at(at))? {
+            for entry in batch.entries() {
+                let position = entry.location.get();
                 let entry = Entry {
-                    location: *location,
                     verified: false,
-                    tombstone: false,
+                    ..*entry
                 };
                 let opened = Opened::new();
                 let seen = self.entry_at(entry, id, upto, Extent::Head, &opened)?;

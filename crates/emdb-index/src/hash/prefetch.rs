@@ -1,15 +1,51 @@
 //! Asks the processor to load a cache line early, where it can be asked.
 
+const LINE_BYTES: usize = 64;
+
 /// Begins to load the first cache line of `what`.
 #[inline]
 pub(super) fn prefetch<T>(what: &T) {
+    prefetch_line(std::ptr::from_ref(what).cast());
+}
+
+/// Where something lies: enough to load it early, and for nothing else.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    start: *const u8,
+    bytes: usize,
+}
+
+// SAFETY: nothing is ever read through the pointer.
+unsafe impl Send for Place {}
+// SAFETY: as above.
+unsafe impl Sync for Place {}
+
+impl Place {
+    pub(crate) fn of<T>(what: &[T]) -> Self {
+        Self {
+            start: what.as_ptr().cast(),
+            bytes: size_of_val(what),
+        }
+    }
+
+    /// Begins to load all of its cache lines. It need not be there any more.
+    #[inline]
+    pub(crate) fn prefetch(self) {
+        for at in (0..self.bytes).step_by(LINE_BYTES) {
+            prefetch_line(self.start.wrapping_add(at));
+        }
+    }
+}
+
+#[inline]
+fn prefetch_line(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: every x86_64 processor has SSE, and a prefetch has no effect
-        // but on the cache.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(what).cast()) };
+        // but on the cache, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = what;
+    let _ = at;
 }

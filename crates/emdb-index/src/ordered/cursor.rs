@@ -2,12 +2,13 @@
 
 use std::ops::Bound;
 
-use crate::Location;
+use crate::{Entry, Location};
 
 use super::{
     OrderedIndex,
-    directory::{Node, Pin},
+    directory::{Arc, Node, Pin},
     fence::Bytes,
+    leaf::Leaf,
 };
 
 /// What is left of a range of keys that is being scanned.
@@ -82,6 +83,64 @@ impl RangeCursor {
     }
 }
 
+/// Some entries of a range; see [`OrderedIndex::next_batch`].
+#[derive(Debug, Default)]
+pub struct RangeBatch {
+    entries: Vec<Entry>,
+    /// Where they are, if verified ones are to be remembered and some are not yet.
+    leaf: Option<Arc<Leaf>>,
+    remembers: bool,
+    /// The slot of the first; those of others follow, or come before.
+    start: usize,
+    is_back: bool,
+}
+
+impl RangeBatch {
+    /// A batch for a caller that verifies records and uses [`Self::set_verified`].
+    #[must_use]
+    pub fn remembering() -> Self {
+        Self {
+            remembers: true,
+            ..Self::default()
+        }
+    }
+
+    /// The entries. None is called a tombstone: the order of keys does not know.
+    #[inline]
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Takes the last entry out.
+    pub fn pop(&mut self) -> Option<Entry> {
+        self.entries.pop()
+    }
+
+    /// Forgets all entries.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+        self.leaf = None;
+    }
+
+    /// Remembers in the index that the record of an entry, the one that is or was at
+    /// `at`, has been verified: the entry is [`verified`](Entry::verified) from then on, until it
+    /// is replaced. Does nothing without [`Self::remembering`].
+    ///
+    /// Only a hint: what a writer does at the same moment may undo it.
+    pub fn set_verified(&self, at: usize, entry: Entry) {
+        if let Some(leaf) = &self.leaf {
+            let slot = match self.is_back {
+                false => self.start.checked_add(at),
+                true => self.start.checked_sub(at),
+            };
+            if let Some(slot) = slot {
+                leaf.set_verified(slot, entry.location);
+            }
+        }
+    }
+}
+
 /// All keys.
 impl Default for RangeCursor {
     fn default() -> Self {
@@ -90,7 +149,7 @@ impl Default for RangeCursor {
 }
 
 impl OrderedIndex {
-    /// Moves the locations of the lowest keys left in a range to `out`, which is
+    /// Moves the entries of the lowest keys left in a range to `out`, which is
     /// cleared first: at least one and at most `max` (at least 1), in the order of keys. Returns
     /// whether there were any.
     ///
@@ -114,7 +173,7 @@ impl OrderedIndex {
         &self,
         range: &mut RangeCursor,
         max: usize,
-        out: &mut Vec<Location>,
+        out: &mut RangeBatch,
         mut resolve: impl FnMut(Location) -> Result<K, E>,
     ) -> Result<bool, E> {
         self.batch(range, max, out, &mut resolve, false)
@@ -128,7 +187,7 @@ impl OrderedIndex {
         &self,
         range: &mut RangeCursor,
         max: usize,
-        out: &mut Vec<Location>,
+        out: &mut RangeBatch,
         mut resolve: impl FnMut(Location) -> Result<K, E>,
     ) -> Result<bool, E> {
         self.batch(range, max, out, &mut resolve, true)
@@ -138,7 +197,7 @@ impl OrderedIndex {
         &self,
         range: &mut RangeCursor,
         max: usize,
-        out: &mut Vec<Location>,
+        out: &mut RangeBatch,
         resolve: &mut impl FnMut(Location) -> Result<K, E>,
         is_back: bool,
     ) -> Result<bool, E> {
@@ -166,8 +225,12 @@ impl OrderedIndex {
                 break;
             };
             let seen = copy(&node, range, max.max(1), out, resolve, is_back)?;
-            range.pass(&node, seen, out.last(), is_back);
-            if !out.is_empty() {
+            let last = out.entries.last().map(|entry| entry.location);
+            range.pass(&node, seen, last, is_back);
+            if last.is_some() {
+                if out.remembers && !out.entries.iter().all(|entry| entry.verified) {
+                    out.leaf = Some(node.shared_leaf());
+                }
                 return Ok(true);
             }
         }
@@ -188,13 +251,14 @@ fn copy<K: AsRef<[u8]>, E>(
     node: &Node<'_>,
     range: &RangeCursor,
     max: usize,
-    out: &mut Vec<Location>,
+    out: &mut RangeBatch,
     resolve: &mut impl FnMut(Location) -> Result<K, E>,
     is_back: bool,
 ) -> Result<Seen, E> {
     let leaf = node.leaf();
+    out.is_back = is_back;
     leaf.read(|| {
-        out.clear();
+        out.entries.clear();
         // A bound outside the leaf needs no search.
         let lower = range
             .lower
@@ -206,7 +270,8 @@ fn copy<K: AsRef<[u8]>, E>(
             Some(Ok(at)) => at + 1,
             Some(Err(at)) => at,
         };
-        let upper = range.upper.key().filter(|key| leaf.is_above(key));
+        let upper = range.upper.key();
+        let upper = upper.filter(|key| node.high().is_none_or(|high| *key < high.as_slice()));
         let end = match upper.map(|key| leaf.search(key, resolve)).transpose()? {
             None => leaf.len(),
             Some(Ok(at)) if range.upper.is_included() => at + 1,
@@ -214,10 +279,23 @@ fn copy<K: AsRef<[u8]>, E>(
         };
         let count = end.saturating_sub(start);
         let taken = count.min(max);
-        let location = |at| leaf.slot(at).location();
-        match is_back {
-            false => out.extend((start..).take(taken).filter_map(location)),
-            true => out.extend((0..end).rev().take(taken).filter_map(location)),
+        let entry = |at| {
+            let slot = leaf.slot(at);
+            Some(Entry {
+                location: slot.location()?,
+                verified: slot.is_verified(),
+                tombstone: false,
+            })
+        };
+        out.entries.reserve(taken);
+        if is_back {
+            out.start = end.saturating_sub(1);
+            let slots = (0..end).rev().take(taken);
+            out.entries.extend(slots.filter_map(entry));
+        } else {
+            out.start = start;
+            let slots = (start..).take(taken);
+            out.entries.extend(slots.filter_map(entry));
         }
         Ok(if taken < count {
             Seen::Part
@@ -229,9 +307,9 @@ fn copy<K: AsRef<[u8]>, E>(
 
 impl RangeCursor {
     /// Takes what was seen off the range.
-    fn pass(&mut self, node: &Node<'_>, seen: Seen, last: Option<&Location>, is_back: bool) {
+    fn pass(&mut self, node: &Node<'_>, seen: Seen, last: Option<Location>, is_back: bool) {
         let edge = match (seen, last) {
-            (Seen::Part, Some(last)) => Some(Edge::Seen(*last)),
+            (Seen::Part, Some(last)) => Some(Edge::Seen(last)),
             _ if is_back => self.edge_below(node),
             _ => self.edge_above(node),
         };
@@ -244,7 +322,7 @@ impl RangeCursor {
 
     /// Where the range goes on above a leaf, if it does.
     fn edge_above(&self, node: &Node<'_>) -> Option<Edge> {
-        let high = node.leaf().high()?;
+        let high = node.high()?;
         let goes_on = match &self.upper {
             Edge::Included(key) => key.as_slice() >= high.as_slice(),
             Edge::Excluded(key) => key.as_slice() > high.as_slice(),

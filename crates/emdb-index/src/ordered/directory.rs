@@ -11,10 +11,14 @@
 
 use std::ops::Bound;
 
-use crate::primitive::{AtomicU64, Ordering, pause};
+use crate::{
+    hash::Place,
+    primitive::{AtomicU64, Ordering, pause},
+};
 
 use super::{
     fence::{Bytes, Fence},
+    key::{Stub, common_len, count_below},
     leaf::{Leaf, State},
 };
 
@@ -25,9 +29,9 @@ mod model;
 #[cfg(loom)]
 use model as list;
 
-use list::{Arc, Held};
+use list::Held;
 
-pub(super) use list::Pin;
+pub(super) use list::{Arc, Pin};
 
 /// The most leaves of a branch.
 #[cfg(not(loom))]
@@ -52,10 +56,25 @@ pub(super) struct Directory {
 }
 
 /// Some leaves that lie side by side. Never empty.
+///
+/// Between two of its leaves, the bound of the second is the end of the first. So a
+/// search ends here, and all that it needs of the leaf can be loaded at once.
 pub(super) struct Branch {
+    /// All bounds but the first begin with it.
+    prefix: Bytes,
+    /// The first bytes after the prefix of all bounds but the first.
+    heads: Box<[u64]>,
     /// All keys of a leaf are at or above.
     lows: Box<[Bytes]>,
-    leaves: Box<[Arc<Leaf>]>,
+    leaves: Box<[Child]>,
+    /// All keys of its last leaf are below.
+    high: Option<Bytes>,
+}
+
+/// A leaf, and where its words are.
+struct Child {
+    leaf: Arc<Leaf>,
+    heads: Place,
 }
 
 /// A leaf in the directory, or one that was there a moment ago.
@@ -68,7 +87,12 @@ pub(super) struct Node<'g> {
 impl Node<'_> {
     #[inline]
     pub(super) fn leaf(&self) -> &Leaf {
-        &self.branch.branch().leaves[self.at]
+        &self.branch.branch().leaves[self.at].leaf
+    }
+
+    /// To keep the leaf for longer than the pin.
+    pub(super) fn shared_leaf(&self) -> Arc<Leaf> {
+        Arc::clone(&self.branch.branch().leaves[self.at].leaf)
     }
 
     /// All keys of the leaf are at or above.
@@ -76,46 +100,95 @@ impl Node<'_> {
     pub(super) fn low(&self) -> &Bytes {
         &self.branch.branch().lows[self.at]
     }
+
+    /// All keys of the leaf are below.
+    #[inline]
+    pub(super) fn high(&self) -> Option<&Bytes> {
+        self.branch.branch().high_of(self.at)
+    }
 }
 
 impl Branch {
     fn new(leaves: Vec<(Bytes, Arc<Leaf>)>) -> Self {
-        let (lows, leaves): (Vec<_>, Vec<_>) = leaves.into_iter().unzip();
+        let high = leaves.last().and_then(|(_, leaf)| leaf.high().cloned());
+        let (lows, leaves): (Vec<Bytes>, Vec<_>) = leaves
+            .into_iter()
+            .map(|(low, leaf)| {
+                let heads = leaf.place_of_heads();
+                (low, Child { leaf, heads })
+            })
+            .unzip();
+        let inner = lows.get(1..).unwrap_or_default();
+        let prefix = match (inner.first(), inner.last()) {
+            (Some(first), Some(last)) => {
+                let (first, last) = (first.as_slice(), last.as_slice());
+                first.get(..common_len(first, last)).unwrap_or_default()
+            }
+            _ => &[],
+        };
+        let head = |low: &Bytes| {
+            let rest = low.as_slice().get(prefix.len()..);
+            Stub::new(rest.unwrap_or_default()).head
+        };
         Self {
+            prefix: Bytes::new(prefix),
+            heads: inner.iter().map(head).collect(),
             lows: lows.into(),
             leaves: leaves.into(),
+            high,
         }
     }
 
-    /// The last leaf whose bound is within `bound`.
+    /// The last leaf whose bound is within `bound`, as that of the branch is.
     #[inline]
-    fn last(&self, bound: Bound<&[u8]>) -> Option<usize> {
-        let count = match bound {
-            Bound::Included(key) => self.lows.partition_point(|low| low.as_slice() <= key),
-            Bound::Excluded(key) => self.lows.partition_point(|low| low.as_slice() < key),
-            Bound::Unbounded => self.lows.len(),
+    fn last(&self, bound: Bound<&[u8]>) -> usize {
+        let (key, is_excluded) = match bound {
+            Bound::Included(key) => (key, false),
+            Bound::Excluded(key) => (key, true),
+            Bound::Unbounded => return self.heads.len(),
         };
-        count.checked_sub(1)
+        let Some(rest) = key.strip_prefix(self.prefix.as_slice()) else {
+            let is_below = key < self.prefix.as_slice();
+            return if is_below { 0 } else { self.heads.len() };
+        };
+        let head = Stub::new(rest).head;
+        let at = count_below(&self.heads, |other| *other < head);
+        let equals = self
+            .heads
+            .iter()
+            .skip(at)
+            .zip(self.lows.iter().skip(at + 1));
+        let within = equals.take_while(|(other, low)| {
+            **other == head
+                && match is_excluded {
+                    true => low.as_slice() < key,
+                    false => low.as_slice() <= key,
+                }
+        });
+        at + within.count()
+    }
+
+    /// The end of the leaf at `at`.
+    #[inline]
+    fn high_of(&self, at: usize) -> Option<&Bytes> {
+        self.lows.get(at + 1).or(self.high.as_ref())
     }
 
     fn entries(&self) -> impl Iterator<Item = (Bytes, Arc<Leaf>)> + '_ {
-        let leaves = self.leaves.iter().map(Arc::clone);
+        let leaves = self.leaves.iter().map(|child| Arc::clone(&child.leaf));
         self.lows.iter().cloned().zip(leaves)
-    }
-
-    /// The end of its last leaf.
-    fn high(&self) -> Option<&Bytes> {
-        self.leaves.last()?.high()
     }
 
     /// The memory of the branch without its leaves.
     fn bytes(&self) -> u64 {
         let node = size_of::<Fence>() + size_of::<Self>() + NODE_OVERHEAD;
+        let heads = size_of_val(&*self.heads);
         let lows = size_of_val(&*self.lows);
         // The fence has the first of them, too.
         let all = self.lows.iter().chain(self.lows.first());
+        let all = all.chain(&self.high).chain([&self.prefix]);
         let long: usize = all.map(Bytes::heap_bytes).sum();
-        (node + lows + long + size_of_val(&*self.leaves)) as u64
+        (node + heads + lows + long + size_of_val(&*self.leaves)) as u64
     }
 }
 
@@ -138,7 +211,7 @@ impl Directory {
         let mut turn = 0;
         loop {
             if let Some(node) = self.last(Bound::Included(key), pin)
-                && node.leaf().is_above(key)
+                && node.high().is_none_or(|high| key < high.as_slice())
             {
                 return node;
             }
@@ -157,7 +230,7 @@ impl Directory {
         let mut turn = 0;
         loop {
             if let Some(node) = self.last(bound, pin) {
-                let covers = match (node.leaf().high(), key) {
+                let covers = match (node.high(), key) {
                     (None, _) => true,
                     (Some(_), None) => false,
                     (Some(high), Some(key)) => key <= high.as_slice(),
@@ -172,9 +245,14 @@ impl Directory {
 
     #[inline]
     fn last<'g>(&'g self, bound: Bound<&[u8]>, pin: &'g Pin) -> Option<Node<'g>> {
-        let branch = self.list.last(bound, pin)?;
-        let at = branch.branch().last(bound)?;
-        Some(Node { branch, at })
+        let held = self.list.last(bound, pin)?;
+        let branch = held.branch();
+        let at = branch.last(bound);
+        if let Some(child) = branch.leaves.get(at) {
+            child.leaf.prefetch();
+            child.heads.prefetch();
+        }
+        Some(Node { branch: held, at })
     }
 
     /// Puts closed leaves in the place of others, side by side, that cover the
@@ -198,7 +276,7 @@ impl Directory {
         let mut branches = vec![node.branch];
         let count = (entries.len() + new.len()).saturating_sub(old.len());
         if at + old.len() > entries.len() || count < LEAVES_MIN {
-            let high = branches[0].branch().high();
+            let high = branches[0].branch().high.as_ref();
             let next = high.map(|high| self.find(high.as_slice(), pin).branch);
             if let Some(next) = next {
                 entries.extend(next.branch().entries());

@@ -18,7 +18,7 @@
 //! | 4     | number of slots, s                                               |
 //! |       | the lower bound, then the prefix                                 |
 //! | 8 * s | the first words of the slots, as the `key` module describes them |
-//! | 8 * s | their second words                                               |
+//! | 8 * s | their second words, none of them verified                        |
 //!
 //! A leaf ends where the next one begins. Opening checks all of it and makes
 //! leaves of it; nothing refers to the image then.
@@ -36,7 +36,7 @@ use super::{
     leaf::{Leaf, SLOTS_MAX},
 };
 
-const MAGIC: [u8; 8] = *b"emdbord1";
+const MAGIC: [u8; 8] = *b"emdbord2";
 const ENTRY_BYTES: usize = 8;
 const END_BYTES: usize = 24;
 /// Fewer groups are not worth another thread.
@@ -204,7 +204,11 @@ fn put_leaf(group: &mut Vec<u8>, low: &[u8], prefix: &[u8], slots: &[Slot]) {
     group.extend_from_slice(low);
     group.extend_from_slice(prefix);
     group.extend(slots.iter().flat_map(|slot| slot.head.to_le_bytes()));
-    group.extend(slots.iter().flat_map(|slot| slot.tail.to_le_bytes()));
+    group.extend(
+        slots
+            .iter()
+            .flat_map(|slot| slot.unverified().tail.to_le_bytes()),
+    );
 }
 
 /// The last bytes of an image.
@@ -327,7 +331,9 @@ impl<'a> LeafBytes<'a> {
         );
         let is_sound = |slot: &Slot| {
             let location = slot.location();
-            slot.stub().is_sound() && location.is_some_and(|at| at.get() < max_position)
+            slot.stub().is_sound()
+                && !slot.is_verified()
+                && location.is_some_and(|at| at.get() < max_position)
         };
         let rises = slots.is_sorted_by_key(|slot| slot.stub());
         (slots.len() <= SLOTS_MAX && rises && slots.iter().all(is_sound)).then_some(())
@@ -341,7 +347,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::RangeCursor;
+    use crate::{RangeBatch, RangeCursor};
 
     /// An image of these groups, all of whose checksums are right.
     fn image(groups: &[Vec<u8>]) -> Vec<u8> {
@@ -357,11 +363,11 @@ mod tests {
     /// Whatever was let in can be walked to its end.
     fn open(groups: &[Vec<u8>]) -> Option<u64> {
         let index = OrderedIndex::from_image(&image(groups), Location::MAX).ok()?;
-        let (mut range, mut batch, mut count) = (RangeCursor::default(), Vec::new(), 0);
+        let (mut range, mut batch, mut count) = (RangeCursor::default(), RangeBatch::default(), 0);
         let resolve = |_| Ok::<_, Infallible>(b"key");
         // More at once than a leaf has: no key is asked for.
         while let Ok(true) = index.next_batch(&mut range, SLOTS_MAX, &mut batch, resolve) {
-            count += batch.len() as u64;
+            count += batch.entries().len() as u64;
         }
         assert!(count <= index.len());
         Some(count)
@@ -377,7 +383,7 @@ mod tests {
     fn leaves_that_cannot_be_are_refused_whatever_their_checksums_say() {
         let slot = |head| Slot {
             head,
-            tail: 1 << 44 | 7,
+            tail: 1 << 45 | 7,
         };
         let (first, second) = (leaf(b"", b"p", &[slot(1)]), leaf(b"q", b"q", &[slot(2)]));
         assert_eq!(open(&[first.clone(), second.clone()]), Some(2));
@@ -396,7 +402,7 @@ mod tests {
                 b"",
                 &[Slot {
                     head: 1,
-                    tail: 1 << 44
+                    tail: 1 << 45
                 }]
             )]),
             None
@@ -407,7 +413,7 @@ mod tests {
                 b"",
                 &[Slot {
                     head: 1,
-                    tail: 15 << 44 | 7
+                    tail: 12 << 45 | 7
                 }]
             )]),
             None

@@ -11,12 +11,13 @@ use std::ops::Range;
 
 use crate::{
     Location,
+    hash::Place,
     primitive::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, fence, lock, pause},
 };
 
 use super::{
     fence::Bytes,
-    key::{Slot, Stub},
+    key::{Slot, Stub, count_below},
 };
 
 /// The most slots of a leaf.
@@ -25,22 +26,22 @@ pub(super) const SLOTS_MAX: usize = 128;
 #[cfg(loom)]
 pub(super) const SLOTS_MAX: usize = 2;
 
-/// Words of a cache line.
-const LINE: usize = 8;
-
 /// The slots of the keys from a fence's bytes to `high`.
+///
+/// What readers look at comes first, on one or two cache lines.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Leaf {
     /// Odd while slots change.
     sequence: AtomicU64,
+    /// The stubs' heads, then as many tails.
+    words: Box<[AtomicU64]>,
+    /// All keys of the leaf begin with it.
+    prefix: Bytes,
     len: AtomicU32,
     writer: Mutex<Writer>,
     /// All keys of the leaf are below.
     high: Option<Bytes>,
-    /// All keys of the leaf begin with it.
-    prefix: Bytes,
-    /// The stubs' heads, then as many tails.
-    words: Box<[AtomicU64]>,
 }
 
 /// Who may change a leaf, and what the last changes were.
@@ -156,6 +157,16 @@ impl Leaf {
         self.words.len() / 2
     }
 
+    pub(super) fn place_of_heads(&self) -> Place {
+        Place::of(self.words.get(..self.capacity()).unwrap_or_default())
+    }
+
+    /// Begins to load what readers look at, but for the slots.
+    #[inline]
+    pub(super) fn prefetch(&self) {
+        Place::of(std::slice::from_ref(self)).prefetch();
+    }
+
     /// Memory besides the value itself.
     pub(super) fn heap_bytes(&self) -> usize {
         let high = self.high.as_ref().map_or(0, Bytes::heap_bytes);
@@ -231,32 +242,14 @@ impl Leaf {
     #[inline]
     fn equals(&self, stub: Stub) -> Range<usize> {
         let len = self.len();
-        let start = self.first_not_below(stub.head, len);
+        let heads = self.words.get(..len).unwrap_or_default();
+        let start = count_below(heads, |head| head.load(Ordering::Relaxed) < stub.head);
         if start == len || self.head(start) != stub.head {
             return start..start;
         }
         let end = partition(start..len, |at| self.head(at) == stub.head);
         let start = partition(start..end, |at| self.slot(at).stub() < stub);
         start..partition(start..end, |at| self.slot(at).stub() == stub)
-    }
-
-    /// Where the first of `len` heads is that is not below `head`.
-    ///
-    /// Compares the first head of every cache line, then those of one line: the
-    /// lines are loaded at the same time, where halving would wait for one
-    /// after the other.
-    #[inline]
-    fn first_not_below(&self, head: u64, len: usize) -> usize {
-        let is_below = |word: &AtomicU64| usize::from(word.load(Ordering::Relaxed) < head);
-        let Some(heads) = self.words.get(..len) else {
-            return 0;
-        };
-        let lines: usize = heads.iter().step_by(LINE).map(is_below).sum();
-        let Some(before) = lines.checked_sub(1) else {
-            return 0;
-        };
-        let line = heads.iter().skip(before * LINE).take(LINE);
-        before * LINE + line.map(is_below).sum::<usize>()
     }
 
     #[inline]
@@ -314,6 +307,26 @@ impl Leaf {
             word.store(old.with_location(location).tail, Ordering::Release);
         }
         old.location()
+    }
+
+    /// Remembers that the record at `location` was verified, if that is still at `at`.
+    ///
+    /// Without the lock: a location names one record for good, so the bit is true
+    /// wherever a writer that read the word puts it; if it had read it before, the bit
+    /// is lost, and somebody verifies once more.
+    pub(super) fn set_verified(&self, at: usize, location: Location) {
+        let slot = self.slot(at);
+        if slot.is_at(location)
+            && let Some(word) = self.words.get(self.capacity() + at)
+        {
+            // Relaxed: publishes nothing; the word's Release goes on.
+            let _ = word.compare_exchange(
+                slot.tail,
+                slot.verified().tail,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+        }
     }
 
     /// Stores all slots anew. Under the lock, and only if there is room.

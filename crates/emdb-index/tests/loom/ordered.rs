@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 
-use emdb_index::{Location, OrderedIndex, RangeCursor};
+use emdb_index::{Location, OrderedIndex, RangeBatch, RangeCursor};
 use loom::{
     sync::{
         Arc,
@@ -56,7 +56,8 @@ impl World {
     }
 
     fn scan(&self, is_back: bool) -> Vec<usize> {
-        let (mut range, mut batch, mut seen) = (RangeCursor::default(), Vec::new(), Vec::new());
+        let (mut range, mut batch, mut seen) =
+            (RangeCursor::default(), RangeBatch::default(), Vec::new());
         let resolve = |location| Ok::<_, Infallible>(KEYS[self.key_at(location)]);
         loop {
             let found = match is_back {
@@ -69,7 +70,8 @@ impl World {
             if !found {
                 break;
             }
-            seen.extend(batch.iter().map(|location| self.key_at(*location)));
+            let entries = batch.entries().iter();
+            seen.extend(entries.map(|entry| self.key_at(entry.location)));
         }
         if is_back {
             seen.reverse();
@@ -162,4 +164,33 @@ fn a_scan_misses_no_change_to_a_leaf_that_was_split_before() {
 #[test]
 fn two_writers_of_one_leaf_lose_nothing() {
     model(&[0, 3], |world| world.put(1), &[|world| world.put(2)]);
+}
+
+/// Marks location 1, and looks that no other is marked.
+fn verify(world: &World) {
+    let (mut range, mut batch) = (RangeCursor::default(), RangeBatch::remembering());
+    let resolve = |location| Ok::<_, Infallible>(KEYS[world.key_at(location)]);
+    let Ok(_) = world.index.next_batch(&mut range, 8, &mut batch, resolve);
+    for (at, entry) in batch.entries().iter().enumerate() {
+        assert!(!entry.verified || entry.location == location(1));
+        if entry.location == location(1) {
+            batch.set_verified(at, *entry);
+        }
+    }
+}
+
+#[test]
+fn what_was_verified_stays_with_its_location() {
+    // Slots move, and one that was verified is replaced by another.
+    model(
+        &[1, 2],
+        |world| {
+            world.remove(2);
+            world.put(0);
+            world.records[3].store(103, Ordering::Relaxed);
+            assert!(world.index.replace_at(KEYS[1], location(1), location(3)));
+            verify(world);
+        },
+        &[verify],
+    );
 }

@@ -10,6 +10,7 @@ mod long;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -427,6 +428,92 @@ fn damage_while_open_is_found_by_verify_and_by_reads_that_always_verify() {
     overwrite(&path, &bytes);
     assert!(matches!(db.get("key"), Err(Error::Corrupted { .. })));
     assert!(matches!(db.verify(), Err(Error::Corrupted { .. })));
+}
+
+/// What a scan says of a record that is damaged after `read_before` was called, and what
+/// it shows of it: a value, or damage.
+fn scan_of_damaged(mode: VerifyReads, backwards: bool, read_before: fn(&Emdb)) -> Option<Vec<u8>> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("db");
+    let builder = Emdb::builder().path(&path).enable_range_scans(true);
+    let db = builder.verify_reads(mode).build().unwrap();
+    for (key, value) in [("a", "before"), ("key", "unmistakable"), ("z", "behind")] {
+        db.insert(key, value).unwrap();
+    }
+    db.flush().unwrap();
+    read_before(&db);
+    let mut bytes = fs::read(&path).unwrap();
+    // That of the newest version.
+    let at = bytes.windows(12).rposition(|part| part == b"unmistakable");
+    bytes[at.unwrap()] ^= 1;
+    overwrite(&path, &bytes);
+    let mut seen = Vec::new();
+    let visit = |_: &[u8], value: &[u8]| {
+        seen.push(value.to_vec());
+        ControlFlow::Continue(())
+    };
+    let scanned = match backwards {
+        false => db.scan(.., visit),
+        true => db.scan_rev(.., visit),
+    };
+    let mut iterated = db.range_iter(..).unwrap();
+    match scanned {
+        Ok(()) => {
+            assert_eq!(seen.len(), 3);
+            assert_eq!(iterated.by_ref().count(), 3);
+            assert!(iterated.error().is_none());
+            Some(seen.swap_remove(1))
+        }
+        Err(error) => {
+            assert!(matches!(error, Error::Corrupted { .. }), "{error:?}");
+            assert_eq!(seen.len(), 1, "the records before were visited");
+            assert_eq!(iterated.by_ref().count(), 1);
+            assert!(matches!(iterated.error(), Some(Error::Corrupted { .. })));
+            None
+        }
+    }
+}
+
+fn scan_everything(db: &Emdb) {
+    assert_eq!(db.range(..).unwrap().len(), 3);
+}
+
+#[test]
+fn a_scan_verifies_a_record_as_often_as_reads_are_to_be_verified() {
+    for backwards in [false, true] {
+        let scan = |mode, before| scan_of_damaged(mode, backwards, before);
+        assert_eq!(scan(VerifyReads::Once, |_| ()), None);
+        assert_eq!(scan(VerifyReads::Always, |_| ()), None);
+        assert_eq!(scan(VerifyReads::Always, scan_everything), None);
+        // Believed once it was verified, as a read of the key would.
+        let damaged = b"tnmistakable";
+        let once = scan(VerifyReads::Once, scan_everything);
+        assert_eq!(once.as_deref(), Some(&damaged[..]));
+        let never = scan(VerifyReads::Never, |_| ());
+        assert_eq!(never.as_deref(), Some(&damaged[..]));
+    }
+}
+
+#[test]
+fn a_scan_verifies_what_replaced_a_verified_record() {
+    let replaced = |db: &Emdb| {
+        scan_everything(db);
+        db.insert("key", "unmistakable").unwrap();
+        db.flush().unwrap();
+    };
+    let again = |db: &Emdb| {
+        scan_everything(db);
+        db.remove("key").unwrap();
+        db.insert("key", "unmistakable").unwrap();
+        db.flush().unwrap();
+    };
+    for backwards in [false, true] {
+        assert_eq!(
+            scan_of_damaged(VerifyReads::Once, backwards, replaced),
+            None
+        );
+        assert_eq!(scan_of_damaged(VerifyReads::Once, backwards, again), None);
+    }
 }
 
 /// Changes the bytes in place, so that whoever has the file open sees it.

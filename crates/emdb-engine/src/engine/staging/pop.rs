@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use emdb_index::Location;
+use emdb_index::{Location, RangeBatch};
 use emdb_journal::{Frame, Opened};
 
 use super::{Staging, Touched};
@@ -26,7 +26,7 @@ const TOGETHER: usize = 64;
 pub(super) struct Ahead {
     keys: Vec<(Location, u64)>,
     at: usize,
-    locations: Vec<Location>,
+    batch: RangeBatch,
 }
 
 impl Ahead {
@@ -78,23 +78,21 @@ impl Touched {
         let space = Arc::clone(&self.space);
         let mut range = space.dead_ends.rest();
         let ahead = self.ahead(end);
-        let (max, locations) = (
-            (ahead.keys.len() * 2).clamp(1, TOGETHER),
-            &mut ahead.locations,
-        );
+        let max = (ahead.keys.len() * 2).clamp(1, TOGETHER);
+        let batch = &mut ahead.batch;
         let resolve = |location| engine.key_at(location);
         match end {
-            End::First => order.next_batch(&mut range, max, locations, resolve)?,
-            End::Last => order.next_back_batch(&mut range, max, locations, resolve)?,
+            End::First => order.next_batch(&mut range, max, batch, resolve)?,
+            End::Last => order.next_back_batch(&mut range, max, batch, resolve)?,
         };
-        for location in &ahead.locations {
-            engine.journal.prefetch(location.get());
+        for entry in ahead.batch.entries() {
+            engine.journal.prefetch(entry.location.get());
         }
         ahead.clear();
-        for location in &ahead.locations {
-            let hash = engine.hash(&engine.key_at(*location)?);
+        for entry in ahead.batch.entries() {
+            let hash = engine.hash(&engine.key_at(entry.location)?);
             space.index.prefetch(hash);
-            ahead.keys.push((*location, hash));
+            ahead.keys.push((entry.location, hash));
         }
         Ok(())
     }

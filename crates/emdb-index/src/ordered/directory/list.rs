@@ -7,7 +7,7 @@ use crossbeam_skiplist::base::{Entry, SkipList};
 
 use super::{Branch, Fence};
 
-pub(super) use std::sync::Arc;
+pub(in crate::ordered) use std::sync::Arc;
 
 pub(super) struct List(SkipList<Fence, Branch>);
 

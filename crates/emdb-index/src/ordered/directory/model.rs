@@ -9,7 +9,7 @@ use crate::primitive::lock;
 
 use super::{Branch, Fence};
 
-pub(super) use loom::sync::Arc;
+pub(in crate::ordered) use loom::sync::Arc;
 
 pub(super) struct List(Mutex<BTreeMap<Fence, Arc<Branch>>>);
 

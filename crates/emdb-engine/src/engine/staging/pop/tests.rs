@@ -1,6 +1,6 @@
 //! How far pops have to look.
 
-use emdb_index::Location;
+use emdb_index::RangeBatch;
 use emdb_journal::{Kind, Opened};
 
 use crate::engine::Extent;
@@ -17,7 +17,7 @@ fn filled() -> Result<Emdb> {
 
 /// Keys that a pop would pass before it meets one that is alive.
 fn passed(db: &Emdb, end: End) -> Result<usize> {
-    let (engine, mut batch) = (db.engine(), Vec::new());
+    let (engine, mut batch) = (db.engine(), RangeBatch::default());
     let (order, mut rest) = (engine.root.order(), engine.root.dead_ends.rest());
     let resolve = |location| engine.key_at(location);
     let mut passed = 0;
@@ -25,7 +25,10 @@ fn passed(db: &Emdb, end: End) -> Result<usize> {
         End::First => order.next_batch(&mut rest, 1, &mut batch, resolve)?,
         End::Last => order.next_back_batch(&mut rest, 1, &mut batch, resolve)?,
     } {
-        let position = batch.first().copied().map_or(0, Location::get);
+        let position = batch
+            .entries()
+            .first()
+            .map_or(0, |entry| entry.location.get());
         let (key, opened) = (engine.journal.key(position)?, Opened::new());
         // The order may not know yet that the transaction removed it.
         let alive = engine.find_own_frame(
