@@ -166,7 +166,7 @@ impl Walk {
     }
 
     /// Hands the next record to `take`; `None` at the end.
-    fn next<T>(&mut self, take: impl FnOnce(&Frame<'_>) -> T) -> Result<Option<T>> {
+    pub(crate) fn next<T>(&mut self, take: impl FnOnce(&Frame<'_>) -> T) -> Result<Option<T>> {
         loop {
             while let Some(entry) = self.entries.get(self.at) {
                 let entry = *entry;

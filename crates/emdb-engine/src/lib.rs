@@ -14,6 +14,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "encrypt")]
+mod admin;
 mod builder;
 mod clock;
 mod db;
@@ -40,6 +42,8 @@ mod transaction;
 mod ttl;
 mod value;
 
+#[cfg(feature = "encrypt")]
+pub use admin::RewriteProgress;
 pub use builder::{EmdbBuilder, FlushPolicy, VerifyReads};
 pub use db::Emdb;
 pub use emdb_journal::LockHolder;

@@ -521,6 +521,12 @@ impl Journal {
         self.core.seal.is_some()
     }
 
+    /// The cipher, if the journal is encrypted.
+    #[cfg(feature = "encrypt")]
+    pub fn cipher(&self) -> Option<emdb_crypto::Cipher> {
+        self.core.seal.as_ref().map(Seal::cipher)
+    }
+
     /// Bytes that a frame takes in this journal.
     ///
     /// # Errors

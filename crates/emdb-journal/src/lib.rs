@@ -61,9 +61,12 @@ pub use gate::this_thread;
 pub use journal::{Journal, JournalStats};
 pub use lock::{LockHolder, break_lock, lock_holder};
 pub use lsn::Lsn;
+pub use medium::remove_unfinished;
 pub use medium::{
     FileMedium, Medium, MemoryMedium, OpenMode, SidecarMemory, SimulatedMedium, Store,
 };
+#[cfg(feature = "encrypt")]
+pub use medium::{Place, put_in_place};
 pub use opened::Opened;
 pub use options::{Options, SyncPolicy};
 pub use recovery::{Opening, Recovered, Replayed};

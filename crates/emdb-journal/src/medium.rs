@@ -8,9 +8,14 @@ use std::io;
 use std::path::Path;
 
 pub(crate) use file::create_anew;
+pub use file::remove_unfinished;
 pub use file::{FileMedium, OpenMode};
+#[cfg(feature = "encrypt")]
+pub use file::{Place, put_in_place};
 pub use memory::MemoryMedium;
 pub use simulated::SimulatedMedium;
+
+use emdb_format::Header;
 
 use crate::error::Error;
 use crate::extent::Map;
@@ -106,6 +111,13 @@ pub trait Medium: Send + Sync {
     /// As the operating system says; what is on stable storage is then unknown. A panic
     /// counts as an error.
     fn sync(&self) -> Result<(), Error>;
+
+    /// Removes what a replacement of this journal by its [successor](crate::Opening::successor)
+    /// left that was not finished; `header` is this journal's. Fails silently: it is
+    /// dead space.
+    fn remove_unfinished(&self, header: &Header) {
+        let _ = header;
+    }
 
     /// Cuts everything from `len` on.
     ///

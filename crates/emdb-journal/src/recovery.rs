@@ -115,6 +115,67 @@ impl Opening {
         Self::open(medium, options, Some(encryption))
     }
 
+    /// A new journal for the same database as another one, of the next generation: its LSNs
+    /// are above all of that one. The medium must be empty.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); [`Error::TooLarge`] if no LSNs are left.
+    #[cfg(feature = "encrypt")]
+    pub fn successor(
+        medium: Box<dyn Medium>,
+        options: Options,
+        encryption: Option<&Encryption>,
+        of: &Journal,
+    ) -> Result<Self, Error> {
+        let old = of.header();
+        let base_lsn = of.end_lsn().get();
+        if base_lsn > u64::MAX - emdb_format::POSITION_MAX {
+            return Err(Error::TooLarge {
+                what: "history",
+                len: base_lsn,
+                max: u64::MAX - emdb_format::POSITION_MAX,
+            });
+        }
+        if !medium.is_empty()? {
+            return Err(Error::corrupted(0, "a file in the place of a new one"));
+        }
+        let header = Header {
+            database_id: old.database_id,
+            generation: old.generation.saturating_add(1),
+            base_lsn,
+            ..first_header(&*medium)?
+        };
+        create(&*medium, header, encryption)?;
+        Self::open(medium, options, encryption)
+    }
+
+    /// Has another key or passphrase open the journal, and the present one no longer. The
+    /// cipher stays, and nothing is encrypted anew.
+    ///
+    /// # Durability
+    /// Survives power loss once it returns. A crash meanwhile leaves the present key in use,
+    /// or the new one.
+    ///
+    /// # Errors
+    /// [`Error::NotSealed`], [`Error::ReadOnly`], [`Error::Encryption`] change nothing;
+    /// [`Error::Io`].
+    #[cfg(feature = "encrypt")]
+    pub fn change_key(&mut self, to: &Encryption) -> Result<(), Error> {
+        let seal = self.seal.as_ref().ok_or(Error::NotSealed)?;
+        if self.options.read_only {
+            return Err(Error::ReadOnly);
+        }
+        let mut header = self.header;
+        seal.wrap_anew(&mut header, to)?;
+        // Both slots, so that the old key opens neither.
+        for _ in 0..2 {
+            header = seal.next_header(&header);
+            write_header(&*self.medium, &header)?;
+        }
+        self.header = header;
+        Ok(())
+    }
+
     fn open(
         medium: Box<dyn Medium>,
         options: Options,
@@ -126,7 +187,7 @@ impl Opening {
             if options.read_only {
                 return Err(Error::ReadOnly);
             }
-            create(&*medium, encryption)?;
+            create(&*medium, first_header(&*medium)?, encryption)?;
         }
         let len = medium.len()?;
         let wanted = len.saturating_mul(16).max(Map::RESERVATION_BYTES);
@@ -136,8 +197,19 @@ impl Opening {
         let front = extents
             .bytes_below(0, len.min(HEADER_BYTES as u64))
             .unwrap_or(&[]);
-        let header = read_header(front)?;
+        let mut header = read_header(front)?;
         let seal = Seal::of(&header, encryption)?;
+        if !options.read_only {
+            medium.remove_unfinished(&header);
+            if let Some(seal) = &seal
+                && other_slot(front, &header)
+                    .is_some_and(|other| other.sealing.key_slots != header.sealing.key_slots)
+            {
+                // A key was being changed: the one before must not open the other slot.
+                header = seal.next_header(&header);
+                write_header(&*medium, &header)?;
+            }
+        }
         if header.confirmed > len {
             return Err(Error::corrupted(
                 len,
@@ -356,23 +428,17 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Reads and verifies the frame at a position; in a sealed journal, one of those that
-    /// are about the journal itself gives its length.
+    /// Reads and verifies the frame at a position of a sealed journal.
     ///
     /// The outer error is for what no crash leaves behind.
-    fn read<'b>(
-        &'b self,
+    fn read_sealed<'b>(
+        &self,
+        seal: &Seal,
         at: u64,
         bytes: &'b [u8],
         opened: &'b Opened,
     ) -> Result<Result<Read<'b>, FormatError>, Error> {
         let lsn = self.header.base_lsn + at;
-        let Some(seal) = self.seal else {
-            return Ok(Frame::parse(bytes).and_then(|frame| {
-                frame.verify(self.stamp, lsn)?;
-                Ok(Read::Frame(frame))
-            }));
-        };
         let frame = AnyFrame::parse(bytes).and_then(|frame| {
             frame.verify(self.stamp, lsn)?;
             Ok(frame)
@@ -445,14 +511,25 @@ impl<'a> Scan<'a> {
                 break None;
             }
             let opened = Opened::new();
-            let frame = match self.read(at, bytes, &opened)? {
-                Ok(Read::Frame(frame)) => frame,
-                Ok(Read::Journal(len, synced)) => {
-                    confirmed = confirmed.max(synced);
-                    at += len;
-                    continue;
-                }
-                Err(error) => break Some(error),
+            let frame = match self.seal {
+                None => match Frame::parse(bytes) {
+                    Ok(frame) => {
+                        if let Err(error) = frame.verify(stamp, base + at) {
+                            break Some(error);
+                        }
+                        frame
+                    }
+                    Err(error) => break Some(error),
+                },
+                Some(seal) => match self.read_sealed(seal, at, bytes, &opened)? {
+                    Ok(Read::Frame(frame)) => frame,
+                    Ok(Read::Journal(len, synced)) => {
+                        confirmed = confirmed.max(synced);
+                        at += len;
+                        continue;
+                    }
+                    Err(error) => break Some(error),
+                },
             };
             match (frame.kind, frame.batch) {
                 (Kind::Filler, false) => {
@@ -643,6 +720,13 @@ fn read_header(front: &[u8]) -> Result<Header, Error> {
     }
 }
 
+/// The slot that does not count, if it is valid.
+fn other_slot(front: &[u8], header: &Header) -> Option<Header> {
+    let at = HEADER_SLOTS.get(((header.sequence + 1) % 2) as usize)?;
+    let slot = front.get(*at as usize..)?.get(..HEADER_SLOT_BYTES)?;
+    Header::decode(slot).ok()
+}
+
 /// Writes a header to the slot its sequence number names, and syncs it.
 pub(crate) fn write_header(medium: &dyn Medium, header: &Header) -> Result<(), Error> {
     store_header(medium, header)?;
@@ -658,8 +742,9 @@ pub(crate) fn store_header(medium: &dyn Medium, header: &Header) -> Result<(), E
     medium.write_at(at, &header.encode())
 }
 
-fn create(medium: &dyn Medium, encryption: Option<&Encryption>) -> Result<(), Error> {
-    let mut header = Header {
+/// The header of a new database.
+fn first_header(medium: &dyn Medium) -> Result<Header, Error> {
+    Ok(Header {
         sequence: 1,
         database_id: random(medium)?,
         generation: 1,
@@ -670,7 +755,14 @@ fn create(medium: &dyn Medium, encryption: Option<&Encryption>) -> Result<(), Er
         sealing: Sealing::default(),
         checkpoint: [0; 16],
         checkpoint_before: [0; 16],
-    };
+    })
+}
+
+fn create(
+    medium: &dyn Medium,
+    mut header: Header,
+    encryption: Option<&Encryption>,
+) -> Result<(), Error> {
     let seal = match encryption {
         Some(encryption) => Some(Seal::create(&mut header, encryption)?),
         None => None,

@@ -163,7 +163,36 @@ impl Seal {
     /// Sets what the header says about the last confirmed frame, and its code.
     pub(crate) fn authenticate(&self, header: &mut Header) {
         header.sealing.epoch = self.salt_below(header.confirmed);
+        self.sign_header(header);
+    }
+
+    fn sign_header(&self, header: &mut Header) {
         header.sealing.code = self.header.authenticate(&header.authenticated());
+    }
+
+    /// Has another key or passphrase open the journal, in place of the present one.
+    pub(crate) fn wrap_anew(
+        &self,
+        header: &mut Header,
+        encryption: &Encryption,
+    ) -> Result<(), Error> {
+        let Encryption { input, kdf, .. } = encryption;
+        let slot = KeySlot::wrap(&self.master, input, self.cipher, *kdf, &header.database_id)?;
+        header.sealing.key_slots = [slot.to_bytes(), [0; KeySlot::BYTES]];
+        Ok(())
+    }
+
+    /// The next header to be written, all else as it is.
+    pub(crate) fn next_header(&self, header: &Header) -> Header {
+        let mut next = *header;
+        next.sequence += 1;
+        self.sign_header(&mut next);
+        next
+    }
+
+    /// The cipher of the journal.
+    pub(crate) fn cipher(&self) -> Cipher {
+        self.cipher
     }
 
     /// Whether the frames that were read are those which the header confirmed.

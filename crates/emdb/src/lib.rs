@@ -71,7 +71,7 @@
 #[cfg(feature = "ttl")]
 pub use emdb_engine::Ttl;
 #[cfg(feature = "encrypt")]
-pub use emdb_engine::{Cipher, EncryptionInput};
+pub use emdb_engine::{Cipher, EncryptionInput, RewriteProgress};
 pub use emdb_engine::{
     Emdb, EmdbBuilder, EmdbIter, EmdbKeyIter, EmdbRangeIter, EmdbStats, Error, ExtractIf,
     FlushPolicy, KeyRange, LockHolder, Namespace, NamespaceIter, NamespaceKeyIter,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
+use emdb_format::{HEADER_BYTES, HEADER_SLOT_BYTES, HEADER_SLOTS, Header};
 use fs4::FileExt;
 
 use super::{Medium, SidecarMemory, Store};
@@ -209,6 +210,132 @@ pub(crate) fn create_anew(path: &Path) -> io::Result<File> {
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
+const NEW: &str = ".new";
+const NEW_META: &str = ".new.meta";
+const BACKUP: &str = ".encbak";
+
+/// Removes what an attempt left behind that was to replace the journal at `path`, whose
+/// header this is, and did not come to its end.
+///
+/// # Errors
+/// [`Error::Io`] if a file is in the way that is no such thing.
+pub fn remove_unfinished(path: &Path, header: &Header) -> Result<(), Error> {
+    let beside = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    remove_leftover(&beside(NEW), Some(header))?;
+    for cache in [".new.lock", NEW_META] {
+        let _ = fs::remove_file(beside(cache));
+    }
+    Ok(())
+}
+
+/// Removes a file that was to become a journal; one that nothing was appended to, or the
+/// successor of the journal with this header.
+fn remove_leftover(path: &Path, header: Option<&Header>) -> Result<(), Error> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io("look at", path, error)),
+    };
+    let is_ours = !found.is_file()
+        || found.len() <= HEADER_BYTES as u64
+        || header.is_some_and(|header| is_successor(path, header).unwrap_or(false));
+    if !is_ours {
+        let error = io::Error::from(io::ErrorKind::AlreadyExists);
+        return Err(Error::io(
+            "replace what may be another database,",
+            path,
+            error,
+        ));
+    }
+    fs::remove_file(path).map_err(|error| Error::io("remove", path, error))
+}
+
+/// Whether the file at `path` is a journal of the same database and of a later generation,
+/// and nobody has it open.
+fn is_successor(path: &Path, header: &Header) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    let mut front = vec![0; HEADER_BYTES];
+    io::Read::read_exact(&mut file, &mut front)?;
+    let later = HEADER_SLOTS.into_iter().any(|at| {
+        let slot = front
+            .get(at as usize..)
+            .and_then(|from| from.get(..HEADER_SLOT_BYTES));
+        slot.and_then(|slot| Header::decode(slot).ok())
+            .is_some_and(|found| {
+                found.database_id == header.database_id && found.generation > header.generation
+            })
+    });
+    Ok(later && lock::lock(&file, path, LockKind::Exclusive).is_ok())
+}
+
+/// How far [`put_in_place`] has come.
+#[cfg(feature = "encrypt")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Place {
+    /// The old journal has its name, and that of the backup.
+    BackedUp,
+    /// The new journal has the old one's name.
+    Replaced,
+    /// And so has its sidecar. All of it survives power loss.
+    Done,
+}
+
+/// Puts the journal at `<path>.new`, and its sidecar, in the place of the journal at `path`,
+/// which stays as `<path>.encbak`. Whoever calls it holds the locks of both, and keeps them.
+/// `path` must have its symbolic links followed.
+///
+/// # Durability
+/// A crash leaves the old journal or the new one at `path`, whole; the next opening removes
+/// what else is left.
+///
+/// # Errors
+/// [`Error::Io`]; the old journal or the new one is at `path`.
+#[cfg(feature = "encrypt")]
+pub fn put_in_place(path: &Path, on: &mut dyn FnMut(Place)) -> Result<(), Error> {
+    let beside = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let remove = |path: &Path| match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io("remove", path, error))
+        }
+        _ => Ok(()),
+    };
+    let rename = |from: &Path, to: &Path| {
+        fs::rename(from, to).map_err(|error| Error::io("rename", from, error))
+    };
+    let (new, backup, meta) = (beside(NEW), beside(BACKUP), beside(".meta"));
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let sync = || sys::sync_directory(directory).map_err(|e| Error::io("sync", directory, e));
+    // A mode that a user gave the file stays.
+    fs::metadata(path)
+        .and_then(|old| fs::set_permissions(&new, old.permissions()))
+        .map_err(|error| Error::io("set the mode of", &new, error))?;
+    remove(&backup)?;
+    fs::hard_link(path, &backup).map_err(|error| Error::io("link", &backup, error))?;
+    sync()?;
+    on(Place::BackedUp);
+    // It may hold names in the clear, and no longer fits.
+    remove(&meta)?;
+    rename(&new, path)?;
+    sync()?;
+    on(Place::Replaced);
+    let new_meta = beside(NEW_META);
+    if new_meta.exists() {
+        rename(&new_meta, &meta)?;
+        sync()?;
+    }
+    on(Place::Done);
+    Ok(())
+}
+
 /// The path with symbolic links followed; the file itself may be missing.
 fn resolve(path: &Path) -> Result<PathBuf, Error> {
     match fs::canonicalize(path) {
@@ -254,7 +381,8 @@ impl Medium for FileMedium {
     }
 
     fn create(&self, header: &[u8]) -> Result<(), Error> {
-        let temporary = self.beside(".new");
+        let temporary = self.beside(NEW);
+        remove_leftover(&temporary, None)?;
         let file = self.replace(
             &temporary,
             &self.path,
@@ -348,6 +476,17 @@ impl Medium for FileMedium {
         let opened = self.file.read().unwrap_or_else(PoisonError::into_inner);
         // If this fails, the lock goes when the file is closed.
         let _ = FileExt::unlock(&opened.file);
+    }
+
+    fn remove_unfinished(&self, header: &Header) {
+        // What is somebody's own stays, and what cannot be removed is dead space.
+        let _ = remove_unfinished(&self.path, header);
+        let backup = self.beside(BACKUP);
+        let opened = self.file.read().unwrap_or_else(PoisonError::into_inner);
+        // No backup yet, but this very file.
+        if sys::is_same_file(&opened.file, &backup).unwrap_or(false) {
+            let _ = fs::remove_file(&backup);
+        }
     }
 
     fn next_data(&self, position: u64) -> u64 {

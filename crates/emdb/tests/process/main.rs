@@ -6,6 +6,8 @@
     reason = "a helper that fails fails its test"
 )]
 
+#[cfg(feature = "encrypt")]
+mod encryption;
 mod kill;
 mod limits;
 mod lock;
