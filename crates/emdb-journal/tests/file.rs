@@ -133,11 +133,22 @@ fn paths_that_cannot_be_a_journal_are_told_apart() {
 }
 
 #[test]
+fn what_a_creation_cannot_have_left_is_not_replaced() {
+    let (directory, path) = directory();
+    let other = directory.path().join("journal.new");
+    let longer_than_a_header = [0xee; 16_385];
+    fs::write(&other, longer_than_a_header).unwrap();
+    let refused = open_file(&path).err().unwrap();
+    assert!(matches!(refused, Error::Io { .. }), "{refused}");
+    assert!(fs::read(&other).unwrap() == longer_than_a_header);
+}
+
+#[test]
 fn what_an_interrupted_creation_left_does_not_matter() {
     let (directory, path) = directory();
     // Killed between opening and renaming: an empty file, half a temporary one.
     fs::write(&path, b"").unwrap();
-    fs::write(directory.path().join("journal.new"), [0xee; 50_000]).unwrap();
+    fs::write(directory.path().join("journal.new"), [0xee; 10_000]).unwrap();
     let (journal, records) = open_file(&path).unwrap();
     assert_eq!(records, []);
     journal.append(&put(b"a", b"1")).unwrap();
