@@ -703,9 +703,8 @@ fn check_previous(previous: &Previous) -> Result<(), FormatError> {
 /// length of its head and key.
 #[inline]
 fn plain_frame<'b>(bytes: &'b [u8], key: &[u8]) -> Option<(&'b [u8], usize)> {
-    const PUT: u8 = Kind::Put as u8;
     let [_, _, _, _, flags, key_len, low, high] = *bytes.first_chunk::<8>()?;
-    if flags & !BATCH != PUT || usize::from(key_len) != key.len() || key_len >= 0x80 {
+    if !is_plain_put(flags) || usize::from(key_len) != key.len() || key_len >= 0x80 {
         return None;
     }
     let (head_len, value_len) = if low < 0x80 {
@@ -719,6 +718,12 @@ fn plain_frame<'b>(bytes: &'b [u8], key: &[u8]) -> Option<(&'b [u8], usize)> {
     let frame = bytes.get(..head_len + key.len() + value_len)?;
     let stored = frame.get(head_len..head_len + key.len())?;
     (stored == key).then_some((frame, head_len + key.len()))
+}
+
+/// Whether these are the flags of a record without any optional field.
+#[inline]
+pub(crate) fn is_plain_put(flags: u8) -> bool {
+    flags & !BATCH == Kind::Put as u8
 }
 
 fn too_large(what: &'static str, len: usize, max: usize) -> FormatError {

@@ -24,7 +24,7 @@ use std::ops::Range;
 
 use crate::bytes::{Reader, Writer};
 use crate::error::FormatError;
-use crate::frame::{Frame, FrameSpec, Stamp};
+use crate::frame::{Frame, FrameSpec, Stamp, is_plain_put};
 use crate::limits::{KEY_LEN_MAX, VALUE_INLINE_MAX, VALUE_LEN_MAX};
 use crate::varint::varint_len;
 
@@ -234,6 +234,33 @@ impl<'a> SealedFrame<'a> {
             crc,
             value_crc,
         })
+    }
+
+    /// Head and tag of the frame at the front of `bytes`, if it is sealed and without a large
+    /// value: the common case of [`parse`](Self::parse), in a few instructions. `None` says
+    /// nothing.
+    #[inline]
+    pub fn small(bytes: &[u8]) -> Option<(&[u8], &[u8; TAG_LEN])> {
+        let [_, _, _, _, flags, low, high] = *bytes.first_chunk::<7>()?;
+        let (at, len) = match (flags, low, high) {
+            (SEALED, ..0x80, _) => (6, usize::from(low)),
+            (SEALED, _, ..0x80) => (7, usize::from(low & 0x7f) | usize::from(high) << 7),
+            _ => return None,
+        };
+        let (head, rest) = bytes.get(at..)?.split_at_checked(len)?;
+        Some((head, rest.first_chunk()?))
+    }
+
+    /// The value, if this is the opened head of a record of the default namespace with this
+    /// key, without expiry or link. `None` says nothing.
+    #[inline]
+    pub fn plain_value<'b>(head: &'b [u8], key: &[u8]) -> Option<&'b [u8]> {
+        let ([flags, key_len], rest) = head.split_first_chunk()?;
+        if !is_plain_put(*flags) || *key_len >= 0x80 || usize::from(*key_len) != key.len() {
+            return None;
+        }
+        let (stored, value) = rest.split_at_checked(key.len())?;
+        (stored == key).then_some(value)
     }
 
     /// Where the parts lie in [`bytes`](Self::bytes).

@@ -469,6 +469,19 @@ impl Journal {
         Frame::verified_plain_value(bytes, key, self.core.stamp, lsn)
     }
 
+    /// As [`plain_value`](Self::plain_value), of a sealed journal; authenticated.
+    #[inline]
+    pub fn sealed_value<'a>(
+        &self,
+        position: u64,
+        key: &[u8],
+        opened: &'a Opened,
+    ) -> Option<&'a [u8]> {
+        let seal = self.core.seal.as_ref()?;
+        let bytes = self.core.extents.settled_bytes(position)?;
+        seal.plain_value(position, bytes, key, opened)
+    }
+
     /// Checks every byte of a frame that [`frame`](Self::frame) gave for `position`.
     ///
     /// # Errors

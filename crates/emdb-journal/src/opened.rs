@@ -66,6 +66,34 @@ impl Opened {
     }
 }
 
+#[cfg(feature = "encrypt")]
+thread_local! {
+    /// Memory to open the next frame into, so that most take none from the system.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Empty memory to open something into.
+#[cfg(feature = "encrypt")]
+#[inline]
+pub(crate) fn spare() -> Vec<u8> {
+    // A thread that is being torn down has none.
+    SPARE.try_with(Cell::take).unwrap_or_default()
+}
+
+#[cfg(feature = "encrypt")]
+impl Drop for Opened {
+    #[inline]
+    fn drop(&mut self) {
+        const SPARE_BYTES_MAX: usize = 1 << 16;
+        if let Some(mut bytes) = self.first.take()
+            && bytes.capacity() <= SPARE_BYTES_MAX
+        {
+            bytes.clear();
+            let _ = SPARE.try_with(|spare| spare.set(bytes));
+        }
+    }
+}
+
 impl std::fmt::Debug for Opened {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The bytes are users' data and stay out.

@@ -413,6 +413,26 @@ impl Seal {
         Ok(layout.finish(out, stamp, lsn)?)
     }
 
+    /// The value of the frame at the front of `bytes`, which stands at a position, if it is a
+    /// plain record of the default namespace with this key. `None` says nothing.
+    #[inline]
+    pub(crate) fn plain_value<'b>(
+        &self,
+        position: u64,
+        bytes: &[u8],
+        key: &[u8],
+        opened: &'b Opened,
+    ) -> Option<&'b [u8]> {
+        let (head, tag) = SealedFrame::small(bytes)?;
+        let lsn = self.base_lsn + position;
+        let mut room = crate::opened::spare();
+        self.key_at(position)
+            .ok()?
+            .open_into(lsn, &[], head, tag, &mut room)
+            .ok()?;
+        SealedFrame::plain_value(opened.keep(room), key)
+    }
+
     /// Keeps a copy of what was opened.
     pub(crate) fn keep<'b>(&self, bytes: Vec<u8>, opened: &'b Opened) -> &'b [u8] {
         opened.keep(bytes)
@@ -432,7 +452,7 @@ impl Seal {
         let layout = sealed.layout();
         let forged = |_| Error::corrupted(position, "a frame that was changed without the key");
         let open = |lsn, clear, bytes, tag: &[u8]| {
-            let mut opened = Vec::new();
+            let mut opened = crate::opened::spare();
             let tag = tag.first_chunk::<TAG_LEN>().copied().unwrap_or_default();
             key.open_into(lsn, clear, bytes, &tag, &mut opened)
                 .map(|()| opened)

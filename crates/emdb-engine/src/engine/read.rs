@@ -63,7 +63,7 @@ impl Engine {
         upto: u64,
         opened: &'a Opened,
     ) -> Result<Option<&'a [u8]>> {
-        match self.find_plain(space, hash, key, upto) {
+        match self.find_plain(space, hash, key, upto, opened) {
             Some(value) => Ok(Some(value)),
             None => {
                 let frame = self.find_frame(space, hash, key, extent, upto, opened)?;
@@ -124,7 +124,7 @@ impl Engine {
     ) -> Result<Option<&'a [u8]>> {
         self.journal.check_not_forked()?;
         if space.id() == id
-            && let Some(value) = self.find_plain(space, hash, key, upto)
+            && let Some(value) = self.find_plain(space, hash, key, upto, opened)
         {
             return Ok(Some(value));
         }
@@ -165,11 +165,19 @@ impl Engine {
     /// Where nearly every read of a key that is there ends: a plain record of the
     /// default namespace, verified before. `None` says nothing.
     #[inline]
-    fn find_plain(&self, space: &Space, hash: u64, key: &[u8], upto: u64) -> Option<&[u8]> {
+    fn find_plain<'a>(
+        &'a self,
+        space: &Space,
+        hash: u64,
+        key: &[u8],
+        upto: u64,
+        opened: &'a Opened,
+    ) -> Option<&'a [u8]> {
         let hidden_from = self.journal.hidden_from();
         let entry = space.index.first_candidate(hash)?;
         let position = entry.location.get();
         let value = match self.verify_reads {
+            _ if self.journal.is_sealed() => self.journal.sealed_value(position, key, opened),
             VerifyReads::Once if !entry.verified => None,
             VerifyReads::Once | VerifyReads::Never => self.journal.plain_value(position, key),
             VerifyReads::Always => self.journal.verified_plain_value(position, key),

@@ -93,6 +93,16 @@ impl Seal {
         match *self {}
     }
 
+    pub(crate) fn plain_value<'b>(
+        &self,
+        _: u64,
+        _: &[u8],
+        _: &[u8],
+        _: &'b Opened,
+    ) -> Option<&'b [u8]> {
+        match *self {}
+    }
+
     pub(crate) fn keep<'b>(&self, _: Vec<u8>, _: &'b Opened) -> &'b [u8] {
         match *self {}
     }
