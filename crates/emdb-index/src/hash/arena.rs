@@ -10,6 +10,8 @@
 //! arena is dropped.
 
 use std::ptr::NonNull;
+#[cfg(not(loom))]
+use std::sync::Arc;
 
 #[cfg(not(loom))]
 use memmap2::MmapMut;
@@ -36,6 +38,9 @@ const BLOCK: u32 = (2 << 20) / size_of::<Segment>() as u32;
 /// From so many segments on, blocks are made of huge pages beforehand: what
 /// the last one wastes is then small against the whole.
 const HUGE_FROM: u32 = 12 * BLOCK;
+/// How many segments before the end of a block a thread makes the memory of the next one:
+/// the kernel zeroes it for milliseconds, which no writer should wait for.
+const AHEAD: u32 = BLOCK / 4;
 
 /// Names a segment of the arena that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,6 +80,8 @@ struct Stock {
     chunks: [Option<Chunk>; CHUNKS],
     /// The first id never handed out.
     next: u32,
+    /// The end of the last block whose memory was made ahead.
+    made: u32,
     /// Segments in no directory in use, with memory.
     unused: Vec<SegmentId>,
     /// Segments in no directory in use, whose memory was given back.
@@ -94,7 +101,7 @@ struct Chunk {
 enum Memory {
     Heap(#[expect(dead_code, reason = "keeps the memory")] Slice<Segment>),
     #[cfg(not(loom))]
-    Map(MmapMut),
+    Map(Arc<MmapMut>),
     Image(#[expect(dead_code, reason = "keeps the memory")] Image),
 }
 
@@ -175,6 +182,7 @@ impl Arena {
             stock: Mutex::new(Stock {
                 chunks: [const { None }; CHUNKS],
                 next: 0,
+                made: 0,
                 unused: Vec::new(),
                 released: Vec::new(),
                 image: 0,
@@ -286,6 +294,22 @@ impl Arena {
 
     fn take_new(&self, stock: &mut Stock) -> Result<SegmentId, Error> {
         let id = SegmentId(stock.next);
+        self.provide_chunk(stock, id)?;
+        stock.next += 1;
+        stock.prefer_huge_pages(id);
+        let ahead = SegmentId(id.0 + AHEAD);
+        let (_, at) = ahead.place();
+        if id.0 >= HUGE_FROM
+            && at.is_multiple_of(BLOCK as usize)
+            // Who needs the chunk meets the error.
+            && self.provide_chunk(stock, ahead).is_ok()
+        {
+            stock.make_ahead(ahead);
+        }
+        Ok(id)
+    }
+
+    fn provide_chunk(&self, stock: &mut Stock, id: SegmentId) -> Result<(), Error> {
         let (chunk, _) = id.place();
         if chunk >= IMAGE_CHUNK {
             return Err(Error::Full);
@@ -295,9 +319,7 @@ impl Arena {
             let (start, memory) = allocate(chunk, count)?;
             self.add_chunk(stock, chunk, start, memory, count);
         }
-        stock.next += 1;
-        stock.prefer_huge_pages(id);
-        Ok(id)
+        Ok(())
     }
 
     fn add_chunk(
@@ -329,7 +351,7 @@ fn allocate(chunk: usize, count: usize) -> Result<(*mut Segment, Memory), Error>
         .no_reserve_swap()
         .map_anon()
         .map_err(|_| Error::Full)?;
-    Ok((map.as_mut_ptr().cast(), Memory::Map(map)))
+    Ok((map.as_mut_ptr().cast(), Memory::Map(Arc::new(map))))
 }
 
 #[cfg(loom)]
@@ -347,7 +369,7 @@ impl Stock {
             end += at.next_multiple_of(BLOCK as usize) as u32 - at as u32;
             debug_assert!(chunk < IMAGE_CHUNK);
         }
-        (end + self.image) as usize - self.released.len()
+        (end.max(self.made) + self.image) as usize - self.released.len()
     }
 
     /// Random access to many small pages costs more for finding the pages than
@@ -356,25 +378,14 @@ impl Stock {
     /// left to the system to be made huge.
     #[cfg(all(target_os = "linux", not(loom)))]
     fn prefer_huge_pages(&self, new: SegmentId) {
-        let (chunk, at) = new.place();
-        let Some(Chunk {
-            memory: Memory::Map(map),
-            ..
-        }) = &self.chunks[chunk]
-        else {
-            return;
-        };
+        let (_, at) = new.place();
         let is_large = new.0 >= HUGE_FROM;
         let block = match at.is_multiple_of(BLOCK as usize) {
             true if is_large => at,
             true if at > 0 => at - BLOCK as usize,
             _ => return,
         };
-        let (offset, len) = (
-            block * size_of::<Segment>(),
-            BLOCK as usize * size_of::<Segment>(),
-        );
-        if offset + len <= map.len() {
+        if let Some((map, offset, len)) = self.block(new, block) {
             // A wish: without huge pages all works as well.
             let _ = map.advise_range(memmap2::Advice::HugePage, offset, len);
         }
@@ -382,6 +393,50 @@ impl Stock {
 
     #[cfg(not(all(target_os = "linux", not(loom))))]
     fn prefer_huge_pages(&self, _: SegmentId) {}
+
+    /// Has a thread make the memory of the block that begins with this segment. It lives
+    /// for some milliseconds, and begins once in so many new segments that there are never
+    /// many of them. It keeps the chunk, but nothing waits for it.
+    #[cfg(all(target_os = "linux", not(loom)))]
+    #[cold]
+    fn make_ahead(&mut self, first: SegmentId) {
+        use memmap2::Advice::{HugePage, PopulateWrite};
+        let (_, at) = first.place();
+        let Some((map, offset, len)) = self.block(first, at) else {
+            return;
+        };
+        let map = Arc::clone(map);
+        let make = move || {
+            // Wishes, too: what is not made here is made when it is touched. Both leave
+            // what was stored there meanwhile as it is.
+            let _ = map.advise_range(HugePage, offset, len);
+            let _ = map.advise_range(PopulateWrite, offset, len);
+        };
+        let builder = std::thread::Builder::new().name("emdb-memory".to_owned());
+        if builder.spawn(make).is_ok() {
+            self.made = first.0 + BLOCK;
+        }
+    }
+
+    #[cfg(not(all(target_os = "linux", not(loom))))]
+    fn make_ahead(&mut self, _: SegmentId) {}
+
+    /// The block that begins at `at` in the chunk of this segment: the chunk's map, the
+    /// offset in it, and the length.
+    #[cfg(all(target_os = "linux", not(loom)))]
+    fn block(&self, id: SegmentId, at: usize) -> Option<(&Arc<MmapMut>, usize, usize)> {
+        let (chunk, _) = id.place();
+        let Some(Chunk {
+            memory: Memory::Map(map),
+            ..
+        }) = &self.chunks[chunk]
+        else {
+            return None;
+        };
+        let offset = at * size_of::<Segment>();
+        let len = BLOCK as usize * size_of::<Segment>();
+        (offset + len <= map.len()).then_some((map, offset, len))
+    }
 
     /// Gives the memory of most unused segments back to the system.
     #[cold]
@@ -421,5 +476,38 @@ impl Stock {
     #[cfg(not(all(unix, not(loom))))]
     fn release_one(&self, _: SegmentId) -> bool {
         false
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::{AHEAD, Arena, BLOCK, HUGE_FROM, Segment};
+
+    #[test]
+    fn memory_is_made_ahead_and_counted_only_in_large_indexes() {
+        let arena = Arena::new();
+        let mut spare_max = [0, 0];
+        for taken in 1..=3 * HUGE_FROM {
+            arena.take().expect("there is memory");
+            // The heads of segments count, too, but take less than a fiftieth.
+            let counted = arena.bytes() / size_of::<Segment>() as u64;
+            let spare = counted.saturating_sub(u64::from(taken + taken / 50));
+            let is_large = usize::from(taken > HUGE_FROM - AHEAD);
+            spare_max[is_large] = spare.max(spare_max[is_large]);
+        }
+        assert_eq!(spare_max[0], 0);
+        // The rest of a block, or of its last quarter and all of the next.
+        assert!(spare_max[1] <= u64::from(BLOCK + AHEAD), "{spare_max:?}");
+        assert!(spare_max[1] > u64::from(BLOCK), "{spare_max:?}");
+    }
+
+    #[test]
+    fn an_index_may_go_while_its_memory_is_made() {
+        for _ in 0..50 {
+            let arena = Arena::new();
+            for _ in 0..HUGE_FROM + 2 * BLOCK {
+                arena.take().expect("there is memory");
+            }
+        }
     }
 }
