@@ -3,7 +3,7 @@
 mod ends;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use emdb_index::{Detached, HashIndex, OrderedIndex};
 use emdb_journal::Frame;
@@ -34,8 +34,9 @@ pub(crate) struct Space {
     logical_bytes: AtomicU64,
     /// No record expires before, in Unix milliseconds; 0 if that is not known.
     earliest_expiry_ms: AtomicU64,
-    /// The keys in order, where the database keeps it.
-    order: Mutex<Option<Arc<OrderedIndex>>>,
+    /// The keys in order, where the database keeps it. Locked for writing only to be
+    /// exchanged, under the write side.
+    order: RwLock<Option<Arc<OrderedIndex>>>,
     /// Whether a key may be missing there.
     order_broken: AtomicBool,
     pub(crate) dead_ends: DeadEnds,
@@ -104,7 +105,7 @@ impl Space {
             records: AtomicU64::new(0),
             logical_bytes: AtomicU64::new(0),
             earliest_expiry_ms: AtomicU64::new(0),
-            order: Mutex::new(None),
+            order: RwLock::new(None),
             order_broken: AtomicBool::new(false),
             dead_ends: DeadEnds::default(),
             past: Mutex::new(Past {
@@ -180,17 +181,43 @@ impl Space {
         );
     }
 
-    fn order_slot(&self) -> MutexGuard<'_, Option<Arc<OrderedIndex>>> {
-        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Calls `work` with the keys in order. Writers do while they hold a stripe; `work`
+    /// must not exchange the order.
+    #[inline]
+    pub(crate) fn with_order<T>(&self, work: impl FnOnce(&OrderedIndex) -> T) -> T {
+        let slot = self.order.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(order) = &*slot {
+            return work(order);
+        }
+        drop(slot);
+        work(&self.begin_order())
     }
 
-    /// The keys in order. Writers ask for it while they hold a stripe.
+    /// The keys in order, to be held beyond an exchange.
     pub(crate) fn order(&self) -> Arc<OrderedIndex> {
-        Arc::clone(self.order_slot().get_or_insert_default())
+        let slot = self.order.read().unwrap_or_else(PoisonError::into_inner);
+        match &*slot {
+            Some(order) => Arc::clone(order),
+            None => {
+                drop(slot);
+                self.begin_order()
+            }
+        }
+    }
+
+    #[cold]
+    fn begin_order(&self) -> Arc<OrderedIndex> {
+        let mut slot = self.order.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(slot.get_or_insert_default())
+    }
+
+    fn exchange_order(&self, new: Option<Arc<OrderedIndex>>) -> Option<Arc<OrderedIndex>> {
+        let mut slot = self.order.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *slot, new)
     }
 
     pub(crate) fn set_order(&self, order: OrderedIndex) {
-        *self.order_slot() = Some(Arc::new(order));
+        self.exchange_order(Some(Arc::new(order)));
         self.order_broken.store(false, Ordering::Release);
     }
 
@@ -206,9 +233,8 @@ impl Space {
 
     /// Bytes of memory that the order takes.
     pub(crate) fn order_bytes(&self) -> u64 {
-        self.order_slot()
-            .as_ref()
-            .map_or(0, |order| order.memory_bytes())
+        let slot = self.order.read().unwrap_or_else(PoisonError::into_inner);
+        slot.as_ref().map_or(0, |order| order.memory_bytes())
     }
 
     pub(crate) fn earliest_expiry_ms(&self) -> u64 {
@@ -250,7 +276,7 @@ impl Space {
             born,
             ended: position,
             contents,
-            order: self.order_slot().take(),
+            order: self.exchange_order(None),
         });
         self.dead_ends.forget();
         past.born = position;

@@ -73,8 +73,7 @@ impl Engine {
         if self.range_scans {
             space.dead_ends.revive(key);
             let inserted = space
-                .order()
-                .insert(key, location, |location| self.key_at(location));
+                .with_order(|order| order.insert(key, location, |location| self.key_at(location)));
             if inserted.is_err() {
                 // A record was damaged that had been sound; the key would be missing.
                 space.set_order_broken();
@@ -98,7 +97,8 @@ impl Engine {
         if kind == Kind::Put {
             space.dead_ends.revive(key);
         }
-        if !Location::new(old).is_some_and(|old| space.order().replace_at(key, old, new)) {
+        let replace = |old| space.with_order(|order| order.replace_at(key, old, new));
+        if !Location::new(old).is_some_and(replace) {
             self.order_replace_gone(space, key, old, new);
         }
     }
@@ -117,9 +117,8 @@ impl Engine {
 
     #[inline]
     pub(super) fn order_remove(&self, space: &Space, key: &[u8], old: u64) {
-        if self.range_scans
-            && !Location::new(old).is_some_and(|old| space.order().remove_at(key, old))
-        {
+        let remove = |old| space.with_order(|order| order.remove_at(key, old));
+        if self.range_scans && !Location::new(old).is_some_and(remove) {
             space.set_order_broken();
         }
     }
@@ -127,7 +126,7 @@ impl Engine {
     /// Takes the key of a tombstone out, unless it is gone already.
     pub(super) fn order_forget(&self, space: &Space, key: &[u8], tombstone: Location) {
         if self.range_scans {
-            space.order().remove_at(key, tombstone);
+            space.with_order(|order| order.remove_at(key, tombstone));
         }
     }
 
