@@ -147,9 +147,12 @@ impl<const RANGES: bool> Engine for Database<RANGES> {
         Ok(sum)
     }
 
-    fn open_encrypted(_folder: &Path) -> Outcome<Self> {
-        // Becomes `encryption_key` of the builder.
-        unavailable(NOT_YET)
+    fn open_encrypted(folder: &Path) -> Outcome<Self> {
+        let builder = Emdb::builder()
+            .path(folder.join("data.emdb"))
+            .enable_range_scans(RANGES)
+            .encryption_key([7; 32]);
+        Ok(Self(builder.build()?))
     }
 
     fn close(self) -> Outcome<()> {
