@@ -217,7 +217,8 @@ impl<'t> TransactionNamespace<'t> {
     /// As [`insert`](Self::insert).
     pub fn clear(&self) -> Result<()> {
         let attempt = Attempt::new(self.engine, self.number)?;
-        let mut walk = self.walk(Extent::Head)?;
+        // What has expired is stored until it is removed, too.
+        let mut walk = Walk::new(self.stand()?.with_expired(), Extent::Head);
         while let Some(key) = walk.next_key()? {
             self.change(key, |_| Step::Remove(()))?;
         }

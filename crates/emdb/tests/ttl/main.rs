@@ -271,6 +271,44 @@ fn the_default_is_for_those_who_say_nothing() {
     assert_eq!(db.sweep_expired(), 7);
 }
 
+/// A transaction that did nothing else left the record, and it still counted.
+#[test]
+fn removing_an_expired_record_removes_it_in_a_transaction_too() {
+    let time = Time::new(1000);
+    let db = time.builder().build().unwrap();
+    db.insert_with_ttl("plain", "", Ttl::ExpiresAt(2000))
+        .unwrap();
+    db.insert_with_ttl("in one", "", Ttl::ExpiresAt(2000))
+        .unwrap();
+    time.set(3000);
+    assert_eq!(db.remove("plain").unwrap(), None);
+    assert_eq!(db.len().unwrap(), 1);
+    let removed = db.transaction(|tx| tx.remove("in one")).unwrap();
+    assert_eq!(removed, None);
+    assert_eq!(db.len().unwrap(), 0);
+}
+
+/// What a transaction had cleared still counted, where it had expired.
+#[test]
+fn a_clear_in_a_transaction_takes_what_has_expired_too() {
+    let time = Time::new(1000);
+    let db = time.builder().build().unwrap();
+    db.insert("stays", "").unwrap();
+    db.insert_with_ttl("goes", "", Ttl::ExpiresAt(2000))
+        .unwrap();
+    db.insert_with_ttl("was never there", "", Ttl::ExpiresAt(0))
+        .unwrap();
+    time.set(3000);
+    db.transaction(|tx| {
+        tx.clear()?;
+        assert!(tx.is_empty()?);
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(db.len().unwrap(), 0);
+    assert_eq!(db.sweep_expired(), 0);
+}
+
 #[test]
 fn times_past_the_end_of_time_are_refused() {
     let db = Time::new(1000).builder().build().unwrap();

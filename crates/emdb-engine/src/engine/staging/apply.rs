@@ -256,12 +256,14 @@ impl Engine {
         // It may stay the only one.
         let space = &staging.touched(at)?.space;
         let opened = Opened::new();
-        let Some(old) = self.find_own(space, hash, key, Extent::Whole, u64::MAX, &opened)? else {
+        let stored = self.find_own_frame(space, hash, key, Extent::Whole, u64::MAX, &opened)?;
+        if stored.is_none() {
             return Ok(None);
-        };
-        let old = take(old);
+        }
+        let old = self.unexpired(stored, None).map(|frame| take(frame.value));
+        // What has expired is stored until it is removed, too.
         self.hold(&mut staging, at, hash, key, None)?;
-        Ok(Some(old))
+        Ok(old)
     }
 
     /// The value that the transaction sees.
