@@ -40,6 +40,7 @@ pub(crate) fn run(root: &Path, extent: Extent) -> Result<(), String> {
         "test features",
         "test -p emdb -p emdb-journal -p emdb-crypto --all-features",
     )
+    .env("EMDB_TORTURE_OPERATIONS", "1000000")
     .run(root)?;
     Step::cargo("docs", "doc --workspace --no-deps --all-features")
         .env("RUSTDOCFLAGS", "-Dwarnings")

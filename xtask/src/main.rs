@@ -12,6 +12,7 @@ mod sanitize;
 mod source;
 mod step;
 mod tidy;
+mod torture;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -27,6 +28,9 @@ Usage: cargo xtask <command>
                             those of now
   sanitize                  AddressSanitizer and ThreadSanitizer over the unsafe modules (nightly)
   fuzz [target] [seconds]   every fuzz target, or one (nightly and cargo-fuzz); 60 seconds in all by default
+  torture [<seconds>s | <operations>] [seed]
+                            the model of every operation, with new random cases; a minute by default
+  torture once <seed>       the one case of that seed, which a failure names
   bench [options]           emdb beside other engines; --quick takes minutes, docs/bench.md has the
                             options; our own workloads are `cargo bench -p emdb-benches`
   help                      this text
@@ -59,6 +63,7 @@ fn dispatch(root: &Path, args: &[&str]) -> Result<(), String> {
         ["instructions", "--bless"] => instructions::bless(root),
         ["sanitize"] => sanitize::run(root),
         ["fuzz", rest @ ..] => fuzz::run(root, rest),
+        ["torture", rest @ ..] => torture::run(root, rest),
         ["bench", rest @ ..] => bench::run(root, rest),
         [other, ..] => Err(format!(
             "cannot make sense of `{}`; `cargo xtask help` lists the commands and `{other}` may take other arguments",

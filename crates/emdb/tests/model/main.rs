@@ -6,6 +6,8 @@
 )]
 
 mod transactions;
+#[cfg(feature = "ttl")]
+mod whole;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
