@@ -154,6 +154,9 @@ impl FrameSpec<'_> {
         if out.len() != layout.len() {
             return Err(WRONG);
         }
+        if self.store_short(layout, out).is_some() {
+            return Ok(());
+        }
         let mut clear = Writer::new(out.get_mut(layout.lengths()).ok_or(WRONG)?);
         match layout.value_len {
             None => {
@@ -182,6 +185,36 @@ impl FrameSpec<'_> {
                 Ok(())
             }
         }
+    }
+}
+
+impl FrameSpec<'_> {
+    /// What `store_unsealed` does with nearly every record: one with a short key, and
+    /// without optional fields. `None` says that this is another one.
+    #[inline]
+    fn store_short(&self, layout: &SealedLayout, out: &mut [u8]) -> Option<()> {
+        let flags = self.flags();
+        if !is_plain_put(flags) || self.key.len() >= 0x80 || layout.value_len.is_some() {
+            return None;
+        }
+        let (front, rest) = out.split_at_mut_checked(layout.head_at + 2)?;
+        let len = layout.head_len;
+        match front {
+            [_, _, _, _, sealed, low, inner, key_len] => {
+                (*sealed, *low) = (SEALED, len as u8);
+                (*inner, *key_len) = (flags, self.key.len() as u8);
+            }
+            [_, _, _, _, sealed, low, high, inner, key_len] => {
+                (*sealed, *low, *high) = (SEALED, len as u8 | 0x80, (len >> 7) as u8);
+                (*inner, *key_len) = (flags, self.key.len() as u8);
+            }
+            _ => return None,
+        }
+        let (key, rest) = rest.split_at_mut_checked(self.key.len())?;
+        let (value, _) = rest.split_at_mut_checked(self.value.len())?;
+        key.copy_from_slice(self.key);
+        value.copy_from_slice(self.value);
+        Some(())
     }
 }
 

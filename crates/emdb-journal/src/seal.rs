@@ -13,7 +13,7 @@
 mod sidecar;
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use emdb_crypto::{
     Cipher, EncryptionInput, Epoch, EpochKey, HeaderKey, KdfParams, KeySlot, MAX_BYTES_PER_EPOCH,
@@ -72,6 +72,8 @@ pub(crate) struct Seal {
     epochs: boxcar::Vec<EpochAt>,
     /// What the sidecar says about the epochs before it.
     from_sidecar: OnceLock<Vec<(u64, [u8; 16])>>,
+    /// Position up to which frames of the last epoch may reach.
+    limit: AtomicU64,
     /// A writer found that the epoch has no room for its frame.
     full: AtomicBool,
 }
@@ -106,6 +108,7 @@ impl Seal {
             context,
             epochs: boxcar::Vec::new(),
             from_sidecar: OnceLock::new(),
+            limit: AtomicU64::new(0),
             full: AtomicBool::new(false),
         }
     }
@@ -232,7 +235,12 @@ impl Seal {
                 "an epoch that begins behind the end",
             ));
         }
+        /// Room for the markers before frames.
+        const MARGIN: u64 = 4096;
         self.epochs.push(EpochAt::new(from, random_salt()?));
+        let limit = from.saturating_add(MAX_BYTES_PER_EPOCH - MARGIN);
+        // Release: who sees it finds the epoch.
+        self.limit.store(limit, Ordering::Release);
         self.full.store(false, Ordering::Release);
         Ok(())
     }
@@ -285,11 +293,7 @@ impl Seal {
     /// Position up to which frames of the epoch may reach.
     #[inline]
     pub(crate) fn limit(&self) -> u64 {
-        /// Room for the markers before frames.
-        const MARGIN: u64 = 4096;
-        self.last().map_or(0, |epoch| {
-            epoch.from.saturating_add(MAX_BYTES_PER_EPOCH - MARGIN)
-        })
+        self.limit.load(Ordering::Acquire)
     }
 
     /// Notes that the epoch has no room for some frame.
