@@ -100,6 +100,21 @@ impl Stand {
         }
     }
 
+    /// The frame of an entry and the hash of its key, if it is seen here and still is what
+    /// everybody sees. `None` says nothing. The hash may be known already.
+    #[inline]
+    pub(crate) fn still<'a>(
+        &'a self,
+        entry: Entry,
+        hash: Option<u64>,
+        opened: &'a Opened,
+    ) -> Option<(u64, Frame<'a>)> {
+        if entry.location.get() >= self.snapshot.position() || self.id != Some(self.space.id()) {
+            return None;
+        }
+        self.engine.still_newest(&self.space, entry, hash, opened)
+    }
+
     /// The record that an index entry stands for, if it has one here.
     pub(crate) fn see<'a>(
         &'a self,

@@ -1,6 +1,7 @@
 //! Ranges of keys, in the order of their bytes.
 
 mod bounds;
+mod extract;
 mod verbs;
 
 use std::ops::{Bound, ControlFlow};
@@ -15,7 +16,7 @@ use crate::iter::Stand;
 use crate::{Error, Result};
 
 pub use bounds::KeyRange;
-pub use verbs::ExtractIf;
+pub use extract::ExtractIf;
 
 /// Entries asked for at once: first few, since most ranges are short, then more.
 const FIRST_BATCH: usize = 16;
@@ -145,6 +146,23 @@ impl RangeWalk {
                 End::Back => &self.back,
             };
             batch.found.set_verified(at, entry);
+        }
+    }
+
+    /// Brings what the hash index knows of the records fetched from the front on its way,
+    /// and tells the hashes of their keys: none where it would have to open them for that.
+    fn fetch_index(&self, hashes: &mut Vec<u64>) {
+        let engine = &self.stand.engine;
+        hashes.clear();
+        if engine.journal.is_sealed() {
+            return;
+        }
+        for entry in self.front.found.entries() {
+            // Who comes to a damaged record meets the error.
+            let key = engine.journal.key(entry.location.get());
+            let hash = key.map_or(0, |key| engine.hash(&key));
+            self.stand.space.index.prefetch(hash);
+            hashes.push(hash);
         }
     }
 

@@ -360,6 +360,46 @@ impl Engine {
         Ok(live(frame).and_then(|frame| Some((Location::new(position)?, frame))))
     }
 
+    /// The frame of an entry that was seen in another index and is committed, and the hash of
+    /// its key, if it still is the key's newest version and live. `None` says nothing.
+    #[inline]
+    pub(crate) fn still_newest<'a>(
+        &'a self,
+        space: &Space,
+        seen: Entry,
+        hash: Option<u64>,
+        opened: &'a Opened,
+    ) -> Option<(u64, Frame<'a>)> {
+        let position = seen.location.get();
+        let frame = self.journal.frame(position, opened).ok()?;
+        // If a byte of the key flipped, it leads to nothing.
+        let hash = hash.unwrap_or_else(|| self.hash(frame.key));
+        let once = self.verify_reads == VerifyReads::Once;
+        let found = space.index.find(hash, |entry| {
+            if entry.location != seen.location {
+                return Ok(Verdict::Pass);
+            }
+            let verify = match self.verify_reads {
+                VerifyReads::Once => !entry.verified && !seen.verified,
+                VerifyReads::Always => true,
+                VerifyReads::Never => false,
+            };
+            if verify {
+                self.journal.verify(position, &frame)?;
+            }
+            Ok::<_, Error>(if once && !entry.verified {
+                Verdict::FoundAndVerified(())
+            } else {
+                Verdict::Found(())
+            })
+        });
+        let is_live = matches!(found, Ok(Some(())))
+            && frame.kind == Kind::Put
+            && frame.namespace == space.id()
+            && !self.is_expired(&frame, None);
+        is_live.then_some((hash, frame))
+    }
+
     /// Visits many keys at one point in time, with the memory each needs on its way
     /// before it is looked at.
     pub(crate) fn get_many_with<K: AsRef<[u8]>>(

@@ -64,10 +64,41 @@ impl Engine {
         space: &Arc<Space>,
         key: &[u8],
         call: &'static str,
+        decide: impl FnMut(Option<&Frame<'_>>) -> Step<'v, T>,
+    ) -> Result<T> {
+        self.change_hashed(space, key, self.hash(key), 0, call, decide)
+    }
+
+    /// Removes the record of a frame, unless the key has another one by now or none; tells
+    /// whether it did. The caller has a snapshot open that has passed the key.
+    pub(crate) fn remove_passed(
+        &self,
+        space: &Arc<Space>,
+        hash: u64,
+        frame: &Frame<'_>,
+        call: &'static str,
+    ) -> Result<bool> {
+        self.change_hashed(space, frame.key, hash, 1, call, |stored| match stored {
+            Some(stored) if stored.is_same(frame) && !self.is_expired(stored, None) => {
+                Step::Remove(true)
+            }
+            _ => Step::Keep(false),
+        })
+    }
+
+    /// As `change_frame`. So many snapshots are open that do not need what the key had:
+    /// the caller's own.
+    #[inline]
+    fn change_hashed<'v, T>(
+        &self,
+        space: &Arc<Space>,
+        key: &[u8],
+        hash: u64,
+        unneeding: usize,
+        call: &'static str,
         mut decide: impl FnMut(Option<&Frame<'_>>) -> Step<'v, T>,
     ) -> Result<T> {
         self.check_open()?;
-        let hash = self.hash(key);
         // On their way while the stripe is locked.
         space.index.prefetch(hash);
         self.journal.prefetch_end();
@@ -107,7 +138,7 @@ impl Engine {
                     return;
                 };
                 match &newest {
-                    Some(old) if kind == Kind::Tombstone && self.snapshots.count() == 0 => {
+                    Some(old) if kind == Kind::Tombstone && self.snapshots.count() == unneeding => {
                         guard.remove();
                         self.order_remove(space, key, old.position);
                     }

@@ -2,7 +2,7 @@
 
 use std::ops::{Bound, ControlFlow};
 
-use super::{KeyRange, NamespaceRangeIter, RangeWalk, TryRangeIter};
+use super::{ExtractIf, KeyRange, NamespaceRangeIter, RangeWalk, TryRangeIter};
 use crate::engine::Patience;
 use crate::space::End;
 use crate::{
@@ -324,11 +324,7 @@ impl Namespace {
     /// [`compare_and_swap`](Self::compare_and_swap); an error ends it.
     pub fn extract_if<F: FnMut(&[u8], &[u8]) -> bool>(&self, is_wanted: F) -> Result<ExtractIf<F>> {
         let walk = self.range_walk(Bound::Unbounded, Bound::Unbounded)?;
-        Ok(ExtractIf {
-            namespace: self.clone(),
-            walk: Some(walk),
-            is_wanted,
-        })
+        Ok(ExtractIf::new(self.clone(), walk, is_wanted))
     }
 }
 
@@ -373,54 +369,3 @@ impl Emdb {
         self.root().extract_if(is_wanted)
     }
 }
-
-/// What [`Namespace::extract_if`] removes.
-pub struct ExtractIf<F> {
-    namespace: Namespace,
-    walk: Option<RangeWalk>,
-    is_wanted: F,
-}
-
-impl<F: FnMut(&[u8], &[u8]) -> bool> ExtractIf<F> {
-    /// Removes the key if what it has now is wanted.
-    fn extract(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        loop {
-            let Some(value) = self.namespace.get_zerocopy(key)? else {
-                return Ok(None);
-            };
-            if !(self.is_wanted)(key, &value) {
-                return Ok(None);
-            }
-            let swapped = self.namespace.compare_and_swap(key, Some(&value), None)?;
-            if swapped.is_ok() {
-                return Ok(Some(value.into_vec()));
-            }
-        }
-    }
-
-    fn step(&mut self) -> Result<Option<Record>> {
-        while let Some(walk) = &mut self.walk {
-            let Some(key) = walk.next(|frame| frame.key.to_vec())? else {
-                break;
-            };
-            if let Some(value) = self.extract(&key)? {
-                return Ok(Some((key, value)));
-            }
-        }
-        Ok(None)
-    }
-}
-
-impl<F: FnMut(&[u8], &[u8]) -> bool> Iterator for ExtractIf<F> {
-    type Item = Result<Record>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let result = self.step().transpose();
-        if !matches!(result, Some(Ok(_))) {
-            self.walk = None;
-        }
-        result
-    }
-}
-
-impl<F: FnMut(&[u8], &[u8]) -> bool> std::iter::FusedIterator for ExtractIf<F> {}

@@ -312,6 +312,51 @@ fn extract_if_removes_as_it_is_pulled() {
 }
 
 #[test]
+fn extract_if_asks_about_what_a_key_has_when_it_is_met() {
+    let db = ordered();
+    db.insert_many((0..400).map(|number| (format!("{number:03}"), "old")))
+        .unwrap();
+    let mut asked = 0;
+    let mut extracted = db
+        .extract_if(|key, value| {
+            asked += 1;
+            if key == b"010" && asked == 11 {
+                // Between the question and the removal: it is asked again.
+                db.insert("010", "changed").unwrap();
+            }
+            value != b"changed"
+        })
+        .unwrap();
+    assert_eq!(extracted.next().unwrap().unwrap().0, b"000");
+    // Already fetched, and not yet.
+    for key in ["012", "399"] {
+        db.insert(key, "changed").unwrap();
+    }
+    db.insert("398", "newer").unwrap();
+    db.remove("013").unwrap();
+    db.insert("0125", "not there at the call").unwrap();
+    let tx = db.begin().unwrap();
+    tx.insert("014", "changed").unwrap();
+    tx.rollback().unwrap();
+    let rest: Vec<_> = extracted.map(Result::unwrap).collect();
+    assert_eq!(rest.len(), 395);
+    let value_of = |key: &str| rest.iter().find(|(found, _)| found == key.as_bytes());
+    assert_eq!(value_of("398").unwrap().1, b"newer");
+    assert_eq!(value_of("014").unwrap().1, b"old");
+    assert_eq!(asked, 400);
+    let left: Vec<_> = db
+        .range(..)
+        .unwrap()
+        .into_iter()
+        .map(|(key, _)| key)
+        .collect();
+    assert_eq!(
+        left,
+        ["010", "012", "0125", "399"].map(|key| key.as_bytes())
+    );
+}
+
+#[test]
 fn transactions_see_their_own_ranges_and_others_do_not() {
     let (db, map) = filled();
     let tx = db.begin().unwrap();

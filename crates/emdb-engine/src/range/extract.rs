@@ -1,0 +1,105 @@
+//! Removing records while walking over them, each by an operation of its own.
+
+use emdb_index::Entry;
+use emdb_journal::Opened;
+
+use super::{End, RangeWalk, copied};
+use crate::engine::Extent;
+use crate::{Namespace, Result};
+
+type Record = (Vec<u8>, Vec<u8>);
+
+/// What [`Namespace::extract_if`] removes.
+pub struct ExtractIf<F> {
+    namespace: Namespace,
+    walk: Option<RangeWalk>,
+    /// The hashes of the keys that the walk has fetched, where they are cheap to know.
+    hashes: Vec<u64>,
+    is_wanted: F,
+}
+
+impl<F: FnMut(&[u8], &[u8]) -> bool> ExtractIf<F> {
+    pub(super) fn new(namespace: Namespace, walk: RangeWalk, is_wanted: F) -> Self {
+        Self {
+            namespace,
+            walk: Some(walk),
+            hashes: Vec::new(),
+            is_wanted,
+        }
+    }
+
+    fn step(&mut self) -> Result<Option<Record>> {
+        loop {
+            let Some(walk) = &mut self.walk else {
+                return Ok(None);
+            };
+            let Some(found) = walk.entry(End::Front)? else {
+                walk.stand.check()?;
+                return Ok(None);
+            };
+            let (_, at, entry) = found;
+            if at == 0 {
+                walk.fetch_index(&mut self.hashes);
+            }
+            self.namespace.engine.check_open()?;
+            let opened = Opened::new();
+            let hash = self.hashes.get(at).copied();
+            if let Some((hash, frame)) = walk.stand.still(entry, hash, &opened) {
+                walk.remember(found);
+                if !(self.is_wanted)(frame.key, frame.value) {
+                    continue;
+                }
+                let (engine, space) = (&self.namespace.engine, self.namespace.space());
+                if engine.remove_passed(space, hash, &frame, "extract_if")? {
+                    return Ok(Some(copied(&frame)));
+                }
+            }
+            if let Some(record) = self.extract_changed(entry)? {
+                return Ok(Some(record));
+            }
+        }
+    }
+
+    /// Removes the record of a key that has changed since the call, if what it has now is
+    /// wanted.
+    #[cold]
+    fn extract_changed(&mut self, entry: Entry) -> Result<Option<Record>> {
+        let Some(walk) = &self.walk else {
+            return Ok(None);
+        };
+        let opened = Opened::new();
+        let Some(seen) = walk.stand.see(entry, Extent::Whole, &opened)? else {
+            return Ok(None);
+        };
+        let key = seen.key;
+        loop {
+            let Some(value) = self.namespace.get_zerocopy(key)? else {
+                return Ok(None);
+            };
+            if !(self.is_wanted)(key, &value) {
+                return Ok(None);
+            }
+            let swapped = self.namespace.compare_and_swap(key, Some(&value), None)?;
+            if swapped.is_ok() {
+                return Ok(Some((key.to_vec(), value.into_vec())));
+            }
+        }
+    }
+}
+
+impl<F: FnMut(&[u8], &[u8]) -> bool> Iterator for ExtractIf<F> {
+    type Item = Result<Record>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let result = self.step().transpose();
+        if !matches!(result, Some(Ok(_))) {
+            self.walk = None;
+        }
+        result
+    }
+}
+
+impl<F: FnMut(&[u8], &[u8]) -> bool> std::iter::FusedIterator for ExtractIf<F> {}
+
+#[cfg(test)]
+mod tests;
