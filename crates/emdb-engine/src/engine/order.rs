@@ -22,6 +22,7 @@ use crate::builder::VerifyReads;
 use crate::space::Space;
 use crate::{Error, Result};
 
+pub(super) use sort::Placed;
 pub(super) use stored::StoredOrders;
 
 impl Engine {
@@ -130,9 +131,22 @@ impl Engine {
         }
     }
 
-    /// Brings the newest of these records of a namespace, oldest first, into its order.
-    pub(super) fn order_all(&self, space: &Space, positions: &[u64]) {
-        let done = self.with_sorted(positions, |records| {
+    /// Sorts these records of a namespace by their keys.
+    pub(super) fn sorted(
+        &self,
+        space: &Space,
+        positions: impl Iterator<Item = u64>,
+    ) -> Vec<Placed> {
+        sort::by_key(&self.journal, positions).unwrap_or_else(|_| {
+            space.set_order_broken();
+            Vec::new()
+        })
+    }
+
+    /// Brings the newest of these records of a namespace into its order; those of equal
+    /// keys come oldest first.
+    pub(super) fn order_all(&self, space: &Space, sorted: &[Placed]) {
+        let done = self.with_keys(sorted, |records| {
             space
                 .order()
                 .insert_sorted_batch(records, |location| self.key_at(location))
@@ -144,10 +158,8 @@ impl Engine {
 
     /// Takes the keys of these tombstones out of the order, but for those that have a
     /// newer record there.
-    pub(super) fn order_remove_all(&self, space: &Space, tombstones: &[u64]) {
-        let done = self.with_sorted(tombstones, |records| {
-            space.order().remove_sorted_batch(records)
-        });
+    pub(super) fn order_remove_all(&self, space: &Space, sorted: &[Placed]) {
+        let done = self.with_keys(sorted, |records| space.order().remove_sorted_batch(records));
         if done.is_err() {
             space.set_order_broken();
         }
@@ -165,13 +177,12 @@ impl Engine {
         }
     }
 
-    /// Hands the keys of records to `take` in their order, those of equal keys oldest first.
-    fn with_sorted<'a, T>(
+    /// Hands the keys of records to `take`.
+    fn with_keys<'a, T>(
         &'a self,
-        positions: &[u64],
+        sorted: &[Placed],
         take: impl FnOnce(&mut dyn Iterator<Item = (Cow<'a, [u8]>, Location)>) -> T,
     ) -> Result<T> {
-        let sorted = sort::by_key(&self.journal, positions)?;
         let mut failed = None;
         let mut records = sorted.iter().enumerate().map_while(|(at, placed)| {
             if let Some(ahead) = sorted.get(at + sort::AHEAD) {

@@ -2,10 +2,10 @@
 //!
 //! Its records go into the journal as frames of a batch and into the indexes at once,
 //! where `hidden_from` hides them from everybody else. So nothing is kept here for a
-//! record, but for a removed one its position, and that of one that is still to come into
-//! the order of keys. The last few records stored are held
-//! back, so that the memory which each needs is on its way before it is looked at, and
-//! so that a transaction of one record becomes a plain frame.
+//! record, but for a removed one its position and hash, and the position of one that is
+//! still to come into the order of keys. The last few records stored are held back, so that
+//! the memory which each needs is on its way before it is looked at, and so that a
+//! transaction of one record becomes a plain frame.
 //!
 //! Invariant: as long as a batch is in here, the write side belongs to the transaction
 //! of this `number`; ending it takes the batch out first.

@@ -11,7 +11,7 @@ pub(super) const AHEAD: usize = 16;
 
 /// A record, and where it stands among those with which it has been compared.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Placed {
+pub(in crate::engine) struct Placed {
     /// The next bytes of the key, then how many of them there are, or one more.
     next: u64,
     pub(super) position: u64,
@@ -21,12 +21,12 @@ pub(super) struct Placed {
 ///
 /// Takes 16 bytes for each, and looks at a key once more for every seven bytes that it
 /// has in common with others beyond what all of these have in common.
-pub(super) fn by_key(journal: &Journal, positions: &[u64]) -> Result<Vec<Placed>> {
-    let unplaced = |position: &u64| Placed {
-        next: 0,
-        position: *position,
-    };
-    let mut all: Vec<_> = positions.iter().map(unplaced).collect();
+pub(super) fn by_key(
+    journal: &Journal,
+    positions: impl Iterator<Item = u64>,
+) -> Result<Vec<Placed>> {
+    let unplaced = |position| Placed { next: 0, position };
+    let mut all: Vec<_> = positions.map(unplaced).collect();
     // Parts whose keys have so many bytes in common.
     let mut parts = vec![(0..all.len(), 0)];
     while let Some((range, common)) = parts.pop() {

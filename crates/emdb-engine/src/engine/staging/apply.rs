@@ -7,6 +7,7 @@ use std::sync::MutexGuard;
 use emdb_index::Location;
 use emdb_journal::{Batch, Frame, FrameSpec, Kind, Lsn, Opened};
 
+use super::touched::Removed;
 use super::{Staging, Touched};
 use crate::engine::read::Extent;
 use crate::engine::write::Newest;
@@ -162,7 +163,7 @@ impl Staging {
         if let Some(expiry) = expires_at_ms {
             touched.earliest_expiry_ms = touched.earliest_expiry_ms.min(expiry);
         }
-        touched.note(position, kind, engine, key);
+        touched.note(position, kind, engine, key, hash);
         if touched.must_sort() {
             touched.put_in_order(engine, batch.cursor());
         }
@@ -174,7 +175,7 @@ impl Staging {
         self.drain(engine)?;
         let batch = self.batch.as_mut().ok_or(Error::Closed)?;
         for touched in self.touched.iter_mut().filter(|touched| !touched.gone) {
-            touched.put_in_order(engine, batch.cursor());
+            touched.seal_order(engine, batch.cursor());
         }
         Ok(batch.seal()?)
     }
@@ -409,7 +410,8 @@ impl Engine {
             match &newest {
                 Some(old) => {
                     guard.replace(location, kind == Kind::Tombstone);
-                    removed.extend((kind == Kind::Tombstone).then_some(position));
+                    let hash = held.hash;
+                    removed.extend((kind == Kind::Tombstone).then_some(Removed { position, hash }));
                     self.order_replace(space, key, old.position, location, kind);
                 }
                 None => {

@@ -7,7 +7,7 @@ use emdb_index::Location;
 
 use super::Touched;
 use super::apply::AHEAD;
-use super::touched::UNORDERED;
+use super::touched::{Removed, UNORDERED};
 use crate::engine::Engine;
 use crate::snapshots::KeptTombstone;
 use crate::space::Space;
@@ -17,25 +17,24 @@ impl Engine {
     /// for the snapshots that need them.
     pub(super) fn remove_tombstones(&self, touched: &mut [Touched]) {
         let last = touched.iter().filter_map(|touched| touched.removed.last());
+        let last = last.map(|last| last.position);
         let Some(last) = last.max() else {
             return;
         };
         // A snapshot that is opened from here on sees the commit.
-        let needed = !self.snapshots.all_after(*last);
+        let needed = !self.snapshots.all_after(last);
         for touched in touched.iter_mut().filter(|touched| !touched.gone) {
             let space = &touched.space;
             if needed {
-                for position in touched.removed.drain(..) {
-                    if let Ok(key) = self.journal.key(position) {
-                        self.snapshots.keep(KeptTombstone {
-                            space: Arc::clone(space),
-                            hash: self.hash(&key),
-                            position,
-                        });
-                    }
+                for Removed { position, hash } in touched.removed.drain(..) {
+                    self.snapshots.keep(KeptTombstone {
+                        space: Arc::clone(space),
+                        hash,
+                        position,
+                    });
                 }
             } else {
-                self.remove_unneeded(space, &touched.removed);
+                self.remove_unneeded(touched);
                 if !self.snapshots.has_kept() {
                     // There is nothing to pass any more.
                     space.dead_ends.forget();
@@ -45,30 +44,30 @@ impl Engine {
     }
 
     /// Removes tombstones, unless newer versions have taken their places.
-    fn remove_unneeded(&self, space: &Space, tombstones: &[u64]) {
-        let hash_of = |position: u64| Some(self.hash(&self.journal.key(position).ok()?));
-        if let [only] = tombstones {
-            if let Some(hash) = hash_of(*only) {
-                self.remove_tombstone(space, hash, *only);
-            }
+    fn remove_unneeded(&self, touched: &Touched) {
+        let space = &touched.space;
+        if let [only] = touched.removed.as_slice() {
+            self.remove_tombstone(space, only.hash, only.position);
             return;
         }
-        if self.range_scans {
-            // First: whoever takes the keys for alive where the hash index has no tombstone
-            // is right.
-            for some in tombstones.chunks(UNORDERED) {
-                self.order_remove_all(space, some);
+        // First from the order: whoever takes the keys for alive where the hash index has no
+        // tombstone is right.
+        if !touched.removed_sorted.is_empty() {
+            self.order_remove_all(space, &touched.removed_sorted);
+        } else if self.range_scans {
+            for some in touched.removed.chunks(UNORDERED) {
+                let sorted = self.sorted(space, some.iter().map(|removed| removed.position));
+                self.order_remove_all(space, &sorted);
             }
         }
-        let mut ahead = tombstones.iter().filter_map(|position| {
-            let hash = hash_of(*position)?;
-            space.index.prefetch(hash);
-            Some((hash, *position))
-        });
+        let mut ahead = touched
+            .removed
+            .iter()
+            .inspect(|removed| space.index.prefetch(removed.hash));
         let mut queue: VecDeque<_> = ahead.by_ref().take(AHEAD).collect();
-        while let Some((hash, position)) = queue.pop_front() {
+        while let Some(Removed { position, hash }) = queue.pop_front() {
             queue.extend(ahead.next());
-            self.remove_entry(space, hash, position, || ());
+            self.remove_entry(space, *hash, *position, || ());
         }
     }
 

@@ -6,6 +6,7 @@ use emdb_journal::Kind;
 
 use super::pop::Ahead;
 use crate::engine::Engine;
+use crate::engine::order::Placed;
 use crate::space::{Delta, Space};
 
 /// Records that are sorted by their keys at once. More take more memory and less time.
@@ -18,8 +19,10 @@ pub(super) struct Touched {
     pub(super) delta: Delta,
     /// None of its records that the transaction stored expires before.
     pub(super) earliest_expiry_ms: u64,
-    /// Positions of tombstones: they stay in the indexes until it is committed.
-    pub(super) removed: Vec<u64>,
+    /// Tombstones: they stay in the indexes until it is committed.
+    pub(super) removed: Vec<Removed>,
+    /// The same in the order of their keys, if sealing the batch has sorted them.
+    pub(super) removed_sorted: Vec<Placed>,
     /// Positions of records and tombstones that the order of keys does not know yet, and
     /// where they begin.
     pub(super) unordered: Vec<u64>,
@@ -34,6 +37,13 @@ pub(super) struct Touched {
     pub(super) gone: bool,
 }
 
+/// A tombstone.
+#[derive(Clone, Copy)]
+pub(super) struct Removed {
+    pub(super) position: u64,
+    pub(super) hash: u64,
+}
+
 impl Touched {
     pub(super) fn new(space: Arc<Space>, created: bool) -> Self {
         Self {
@@ -42,6 +52,7 @@ impl Touched {
             delta: Delta::default(),
             earliest_expiry_ms: u64::MAX,
             removed: Vec::new(),
+            removed_sorted: Vec::new(),
             unordered: Vec::new(),
             ordered_upto: 0,
             unordered_puts: false,
@@ -57,6 +68,7 @@ impl Touched {
         self.delta = Delta::default();
         self.earliest_expiry_ms = u64::MAX;
         self.removed = Vec::new();
+        self.removed_sorted = Vec::new();
         self.unordered = Vec::new();
         self.ordered_upto = 0;
         self.unordered_puts = false;
@@ -65,16 +77,25 @@ impl Touched {
 
     /// Forgets what came from this position on, but for what the order knows of it.
     pub(super) fn forget_from(&mut self, from: u64) {
-        for positions in [&mut self.removed, &mut self.unordered] {
-            positions.truncate(positions.partition_point(|position| *position < from));
-        }
+        let is_before = |removed: &Removed| removed.position < from;
+        self.removed
+            .truncate(self.removed.partition_point(is_before));
+        let ordered = self.unordered.partition_point(|position| *position < from);
+        self.unordered.truncate(ordered);
         self.forget_ahead();
     }
 
     /// Notes a frame that the indexes other than the order of keys know.
-    pub(super) fn note(&mut self, position: u64, kind: Kind, engine: &Engine, key: &[u8]) {
+    pub(super) fn note(
+        &mut self,
+        position: u64,
+        kind: Kind,
+        engine: &Engine,
+        key: &[u8],
+        hash: u64,
+    ) {
         if kind == Kind::Tombstone {
-            self.removed.push(position);
+            self.removed.push(Removed { position, hash });
         }
         if engine.range_scans {
             self.unordered.push(position);
@@ -85,14 +106,26 @@ impl Touched {
         }
     }
 
-    /// Brings the order of keys up to `cursor`, where the next frame comes.
-    pub(super) fn put_in_order(&mut self, engine: &Engine, cursor: u64) {
+    /// Brings the order of keys up to `cursor`, where the next frame comes. Gives what was
+    /// missing there.
+    pub(super) fn put_in_order(&mut self, engine: &Engine, cursor: u64) -> Vec<Placed> {
+        let mut sorted = Vec::new();
         if !self.unordered.is_empty() {
-            engine.order_all(&self.space, &self.unordered);
-            self.unordered.clear();
+            sorted = engine.sorted(&self.space, self.unordered.drain(..));
+            engine.order_all(&self.space, &sorted);
         }
         self.ordered_upto = cursor;
         self.unordered_puts = false;
+        sorted
+    }
+
+    /// As `put_in_order`, for the last time before a commit.
+    pub(super) fn seal_order(&mut self, engine: &Engine, cursor: u64) {
+        let only_removed = !self.unordered_puts && self.unordered.len() == self.removed.len();
+        let sorted = self.put_in_order(engine, cursor);
+        if only_removed {
+            self.removed_sorted = sorted;
+        }
     }
 
     /// Whether enough waits to be sorted.
