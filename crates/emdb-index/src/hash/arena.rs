@@ -498,7 +498,9 @@ mod tests {
         assert_eq!(spare_max[0], 0);
         // The rest of a block, or of its last quarter and all of the next.
         assert!(spare_max[1] <= u64::from(BLOCK + AHEAD), "{spare_max:?}");
-        assert!(spare_max[1] > u64::from(BLOCK), "{spare_max:?}");
+        if cfg!(target_os = "linux") {
+            assert!(spare_max[1] > u64::from(BLOCK), "{spare_max:?}");
+        }
     }
 
     #[test]
