@@ -20,7 +20,7 @@ use crate::limits::{MARKER_ALIGN, MARKER_BYTES};
 /// Head of a filler frame with up to 127 bytes of padding and a marker.
 const FILLER_HEAD: u64 = 4 + 1 + 1 + 1;
 const ZERO_LEN: usize = 12;
-const AUTHENTICATED_LEN: usize = 32;
+const AUTHENTICATED_LEN: usize = 32 + 8;
 const PADDING: [u8; MARKER_ALIGN as usize] = [0; MARKER_ALIGN as usize];
 
 /// A sync marker.
@@ -48,12 +48,15 @@ impl Marker {
         }
     }
 
-    /// What the code authenticates: the marker's first bytes.
-    pub fn authenticated(&self, tag: &[u8; 16]) -> [u8; AUTHENTICATED_LEN] {
+    /// What the code authenticates: the marker's first bytes, and the LSN at which its frame
+    /// begins. Otherwise the padding could grow over the frame before it.
+    pub fn authenticated(&self, tag: &[u8; 16], frame_lsn: u64) -> [u8; AUTHENTICATED_LEN] {
         let mut bytes = [0; AUTHENTICATED_LEN];
         let mut out = Writer::new(&mut bytes);
-        // There is room for the three fields.
-        let _ = self.encode_fields(&mut out, tag);
+        // There is room for the four fields.
+        let _ = self
+            .encode_fields(&mut out, tag)
+            .and_then(|()| out.u64(frame_lsn));
         bytes
     }
 

@@ -352,6 +352,25 @@ impl Journal {
         }
     }
 
+    /// As [`head`](Self::head), for who walks from frame to frame: gives frames about the
+    /// journal itself, too. In an encrypted journal nothing proves those; believe their
+    /// length at most, and only of what this process wrote.
+    ///
+    /// # Errors
+    /// As [`frame`](Self::frame).
+    pub fn any_head<'a>(&'a self, position: u64, opened: &'a Opened) -> Result<Frame<'a>, Error> {
+        let Some(seal) = &self.core.seal else {
+            return self.plain_frame(position);
+        };
+        match self.any_frame(position)? {
+            AnyFrame::Sealed(sealed) => seal.open(position, &sealed, false, opened),
+            AnyFrame::Plain(frame) if matches!(frame.kind, Kind::Filler | Kind::Extended) => {
+                Ok(frame)
+            }
+            AnyFrame::Plain(_) => Err(plain_record(position)),
+        }
+    }
+
     fn sealed_frame<'a>(
         &'a self,
         seal: &Seal,
@@ -359,22 +378,19 @@ impl Journal {
         whole: bool,
         opened: &'a Opened,
     ) -> Result<Frame<'a>, Error> {
-        let settled = self.core.extents.settled_bytes(position);
-        let frame = match settled.map(AnyFrame::parse) {
-            Some(Ok(frame)) => frame,
-            _ => AnyFrame::parse(self.bytes_at_end(position)?)
-                .map_err(|error| Error::corrupted(position, error.to_string()))?,
-        };
-        match frame {
+        match self.any_frame(position)? {
             AnyFrame::Sealed(sealed) => seal.open(position, &sealed, whole, opened),
-            // About the journal itself, and no record.
-            AnyFrame::Plain(frame) if matches!(frame.kind, Kind::Filler | Kind::Extended) => {
-                Ok(frame)
-            }
-            AnyFrame::Plain(_) => {
-                let reason = "a plain record in an encrypted database";
-                Err(Error::corrupted(position, reason))
-            }
+            // Not even dead space: where a record is looked for, it would seem to be gone.
+            AnyFrame::Plain(_) => Err(plain_record(position)),
+        }
+    }
+
+    fn any_frame(&self, position: u64) -> Result<AnyFrame<'_>, Error> {
+        let settled = self.core.extents.settled_bytes(position);
+        match settled.map(AnyFrame::parse) {
+            Some(Ok(frame)) => Ok(frame),
+            _ => AnyFrame::parse(self.bytes_at_end(position)?)
+                .map_err(|error| Error::corrupted(position, error.to_string())),
         }
     }
 
@@ -742,6 +758,11 @@ impl Journal {
         self.core.sidecar.refuse_holder("close")?;
         self.core.close()
     }
+}
+
+#[cold]
+fn plain_record(position: u64) -> Error {
+    Error::corrupted(position, "a plain record in an encrypted database")
 }
 
 impl Drop for Journal {

@@ -7,9 +7,10 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use emdb_format::{
-    AnyFrame, BatchSum, Commit, Discard, EpochMark, FIRST_POSITION, FORMAT_VERSION, FormatError,
-    Frame, FrameSpec, HEADER_BYTES, HEADER_SLOT_BYTES, HEADER_SLOTS, Header, Kind, MARKER_ALIGN,
-    MARKER_BYTES, Marker, SealedFrame, Sealing, Stamp,
+    AnyFrame, BatchSum, Commit, Discard, EPOCH_FRAME_LEN, EpochMark, FIRST_POSITION,
+    FORMAT_VERSION, FormatError, Frame, FrameSpec, HEADER_BYTES, HEADER_SLOT_BYTES, HEADER_SLOTS,
+    Header, Kind, MARKER_ALIGN, MARKER_BYTES, Marker, SealedFrame, Sealing, Stamp,
+    marker_frame_len,
 };
 
 use crate::error::Error;
@@ -461,28 +462,32 @@ impl<'a> Scan<'a> {
     }
 
     /// Takes note of a plain frame in a sealed journal; gives what a marker says was synced.
+    ///
+    /// What it holds proves itself, but not how long the frame is: a longer one would hide
+    /// its neighbours.
     fn read_plain(&self, seal: &Seal, at: u64, frame: &Frame<'_>) -> Result<u64, Error> {
+        let base = self.header.base_lsn;
         match (frame.kind, frame.batch) {
-            (Kind::Extended, false) => {
+            (Kind::Extended, false) if frame.len() == EPOCH_FRAME_LEN => {
                 let mark = EpochMark::decode(frame.value).map_err(|error| corrupt(at, error))?;
                 seal.meet(at, &mark)?;
-                Ok(0)
+                return Ok(0);
             }
-            (Kind::Filler, false) => {
+            (Kind::Filler, false) if frame.len() == marker_frame_len(at) => {
                 let marker_at = at + (frame.len() - frame.value.len()) as u64;
-                let (tag, base) = (&self.header.marker_tag, self.header.base_lsn);
-                let marker = Marker::decode(frame.value, tag, self.stamp, base + marker_at)
-                    .ok_or_else(|| {
-                        Error::corrupted(at, "a plain record in an encrypted database")
-                    })?;
-                seal.check(at, &marker, tag)?;
-                Ok(marker.synced.saturating_sub(base))
+                let tag = &self.header.marker_tag;
+                let marker = Marker::decode(frame.value, tag, self.stamp, base + marker_at);
+                if let Some(marker) = marker
+                    && frame.key.iter().all(|byte| *byte == 0)
+                {
+                    seal.check(at, &marker, tag)?;
+                    return Ok(marker.synced.saturating_sub(base));
+                }
             }
-            _ => Err(Error::corrupted(
-                at,
-                "a plain record in an encrypted database",
-            )),
+            _ => {}
         }
+        let reason = "a plain record in an encrypted database";
+        Err(Error::corrupted(at, reason))
     }
 
     /// Visits the frames that count, up to the end or the first bad frame.

@@ -370,24 +370,21 @@ impl Seal {
         tag: &[u8; 16],
     ) -> Result<(), Error> {
         let key = self.key_at(position)?;
-        marker.code = key.seal_in_place(marker.lsn, &marker.authenticated(tag), &mut [])?;
+        let clear = marker.authenticated(tag, self.base_lsn + position);
+        marker.code = key.seal_in_place(marker.lsn, &clear, &mut [])?;
         Ok(())
     }
 
-    /// Whether the code of a marker is right.
+    /// Whether the code of a marker is right; `position` is that of its frame.
     pub(crate) fn check(
         &self,
         position: u64,
         marker: &Marker,
         tag: &[u8; 16],
     ) -> Result<(), Error> {
+        let clear = marker.authenticated(tag, self.base_lsn + position);
         self.key_at(position)?
-            .open_in_place(
-                marker.lsn,
-                &marker.authenticated(tag),
-                &mut [],
-                &marker.code,
-            )
+            .open_in_place(marker.lsn, &clear, &mut [], &marker.code)
             .map_err(|_| Error::corrupted(position, "a sync marker that was changed or moved"))
     }
 

@@ -46,7 +46,7 @@ impl Staging {
         let mut position = from;
         while position < end {
             let opened = Opened::new();
-            let Ok(frame) = engine.journal.head(position, &opened) else {
+            let Ok(frame) = engine.journal.any_head(position, &opened) else {
                 return;
             };
             if matches!(frame.kind, Kind::Put | Kind::Tombstone) && frame.batch {
