@@ -9,7 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use emdb_format::{BatchSum, Commit, Discard, FrameSpec, Head, Kind, SealedLayout};
+use emdb_format::{
+    BatchSum, Commit, Discard, EPOCH_FRAME_LEN, FrameSpec, Head, Kind, SealedLayout,
+    marker_frame_len,
+};
 
 use crate::append::{BATCH, POSITION, STOP};
 use crate::error::Error;
@@ -113,13 +116,23 @@ impl Core {
 }
 
 impl Core {
-    /// Begins an epoch at the position where whoever holds the write side goes on.
-    fn begin_epoch(&self, from: u64) -> Result<(), Error> {
-        if let Some(seal) = &self.seal {
-            seal.begin_epoch(from)?;
-            // Whatever comes next there comes behind the epoch's frame.
-            self.tail.marker_due.store(from, Ordering::Release);
+    /// Begins an epoch at the position where whoever holds the write side goes on, by what
+    /// comes before the next frame and `len` bytes.
+    fn begin_epoch(&self, from: u64, len: u64) -> Result<(), Error> {
+        let Some(seal) = &self.seal else {
+            return Ok(());
+        };
+        // Room first: if the position stayed where it is, a writer who looked at it before
+        // could store a frame there, with nothing before it that tells its epoch.
+        let marker_at = from + EPOCH_FRAME_LEN as u64;
+        let end = marker_at + marker_frame_len(marker_at) as u64 + len;
+        self.check_reach(end)?;
+        if end > self.extents.prepared() {
+            self.grow(end)?;
         }
+        seal.begin_epoch(from)?;
+        // Whatever comes next there comes behind the epoch's frame.
+        self.tail.marker_due.store(from, Ordering::Release);
         Ok(())
     }
 
@@ -130,13 +143,9 @@ impl Core {
         }
         let mut batch = self.begin(call)?;
         if self.seal.as_ref().is_some_and(Seal::is_full) {
-            self.begin_epoch(batch.cursor)?;
+            self.begin_epoch(batch.cursor, 0)?;
             // The position moves on, so that no writer goes on with what it saw before.
             let end = batch.cursor + self.lead_len(batch.cursor);
-            self.check_reach(end)?;
-            if end > self.extents.prepared() {
-                self.grow(end)?;
-            }
             self.store_lead(batch.cursor)?;
             batch.cursor = end;
             self.tail.readable.store(end, Ordering::Release);
@@ -247,7 +256,7 @@ impl Batch {
                 let layout = spec.sealed_layout()?;
                 let len = layout.len() as u64;
                 if self.cursor + len + margin > seal.limit() {
-                    core.begin_epoch(self.cursor)?;
+                    core.begin_epoch(self.cursor, len + margin)?;
                 }
                 (Form::Sealed(seal, layout), len)
             }
@@ -263,13 +272,17 @@ impl Batch {
         if end + margin > core.extents.prepared() {
             core.grow(end + margin)?;
         }
-        if lead != 0 {
-            core.store_lead(self.cursor)?;
-        }
-        let checksum = match &form {
-            Form::Plain(head) => core.store(position, head, spec, len)?,
-            Form::Sealed(seal, layout) => core.store_sealed(seal, position, layout, spec)?,
+        let stored = if lead == 0 {
+            Ok(())
+        } else {
+            core.store_lead(self.cursor)
         };
+        let stored = stored.and_then(|()| match &form {
+            Form::Plain(head) => core.store(position, head, spec, len),
+            Form::Sealed(seal, layout) => core.store_sealed(seal, position, layout, spec),
+        });
+        // What was sealed for this place must not be sealed anew.
+        let checksum = stored.inspect_err(|_| core.poison())?;
         self.cursor = end;
         if position / GROW_BYTES != end / GROW_BYTES {
             core.grow_ahead(end);

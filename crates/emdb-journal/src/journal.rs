@@ -150,6 +150,11 @@ impl Journal {
         Self { core }
     }
 
+    #[cfg(all(test, feature = "encrypt"))]
+    pub(crate) fn seal(&self) -> Option<&Seal> {
+        self.core.seal.as_ref()
+    }
+
     /// Gives the journal up: dropping it writes nothing.
     pub(crate) fn abandon(&self) {
         self.core.abandon();

@@ -256,6 +256,11 @@ impl Opening {
         memory.is_some_and(|mut memory| !memory.bytes_mut().is_empty())
     }
 
+    #[cfg(all(test, feature = "encrypt"))]
+    pub(crate) fn seal_mut(&mut self) -> Option<&mut Seal> {
+        self.seal.as_mut()
+    }
+
     /// Whether the journal is encrypted.
     pub fn is_sealed(&self) -> bool {
         self.seal.is_some()

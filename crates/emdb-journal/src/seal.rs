@@ -60,6 +60,9 @@ impl Encryption {
     }
 }
 
+/// Room at the end of an epoch for what comes before frames.
+const LEAD_BYTES: u64 = 4096;
+
 /// The keys of an open journal.
 pub(crate) struct Seal {
     master: MasterKey,
@@ -74,6 +77,8 @@ pub(crate) struct Seal {
     from_sidecar: OnceLock<Vec<(u64, [u8; 16])>>,
     /// Position up to which frames of the last epoch may reach.
     limit: AtomicU64,
+    /// Bytes of an epoch up to which frames may reach.
+    epoch_bytes: u64,
     /// A writer found that the epoch has no room for its frame.
     full: AtomicBool,
 }
@@ -109,6 +114,7 @@ impl Seal {
             epochs: boxcar::Vec::new(),
             from_sidecar: OnceLock::new(),
             limit: AtomicU64::new(0),
+            epoch_bytes: MAX_BYTES_PER_EPOCH - LEAD_BYTES,
             full: AtomicBool::new(false),
         }
     }
@@ -235,10 +241,8 @@ impl Seal {
                 "an epoch that begins behind the end",
             ));
         }
-        /// Room for the markers before frames.
-        const MARGIN: u64 = 4096;
         self.epochs.push(EpochAt::new(from, random_salt()?));
-        let limit = from.saturating_add(MAX_BYTES_PER_EPOCH - MARGIN);
+        let limit = from.saturating_add(self.epoch_bytes);
         // Release: who sees it finds the epoch.
         self.limit.store(limit, Ordering::Release);
         self.full.store(false, Ordering::Release);
@@ -506,3 +510,6 @@ impl From<emdb_crypto::Error> for Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -124,15 +124,19 @@ impl Parts<'_> {
     }
 
     fn seal_part(&mut self, last: bool) -> io::Result<()> {
+        // Taken before anything can fail: sealed once more, it would be as it was.
+        let mut part = std::mem::take(&mut self.part);
+        let number = self.number;
+        self.number += 1;
         if let Some(key) = &self.key {
             let tag = key
-                .seal_in_place(self.number, &[u8::from(last)], &mut self.part)
+                .seal_in_place(number, &[u8::from(last)], &mut part)
                 .map_err(io::Error::other)?;
-            self.out.write_all(&self.part)?;
+            self.out.write_all(&part)?;
             self.out.write_all(&tag)?;
         }
-        self.part.clear();
-        self.number += 1;
+        part.clear();
+        self.part = part;
         Ok(())
     }
 
