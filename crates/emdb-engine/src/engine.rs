@@ -123,7 +123,7 @@ impl Engine {
             file_size_bytes: journal.used_bytes,
             preallocated_bytes: journal.file_bytes.saturating_sub(journal.used_bytes),
             range_scans_enabled: self.range_scans,
-            encrypted: false,
+            encrypted: self.journal.is_sealed(),
             dead_bytes: self.dead_bytes.load(Ordering::Relaxed),
             index_bytes: 0,
             durable_lsn: self.journal.durable_lsn().get(),

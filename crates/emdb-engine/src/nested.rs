@@ -23,11 +23,20 @@ const DOT: u8 = b'.';
 /// assert_eq!(user.delete_all()?, 2);
 /// # Ok::<(), emdb_engine::Error>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Focus<'a> {
     namespace: &'a Namespace,
     /// With its dot; `None` if a part of it is empty.
     prefix: Option<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Focus<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The prefix is a part of keys and stays out.
+        f.debug_struct("Focus")
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The records of a group: those whose keys begin with its prefix and a dot.

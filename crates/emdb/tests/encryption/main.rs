@@ -1,4 +1,5 @@
-//! Encrypted databases: what an attacker without the key can do to their files.
+//! Encrypted databases: what opens them, what an attacker without the key can do to their
+//! files, what of their contents can be found anywhere, and that everything else works.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -7,8 +8,12 @@
 
 mod attacks;
 mod forge;
+mod opening;
+mod secrets;
+mod works;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use emdb::{Emdb, EmdbBuilder, Error};
@@ -36,6 +41,12 @@ fn open(disk: &Arc<SimulatedMedium>) -> Emdb {
 /// Ends a process: its handle never closes, so nothing is synced, trimmed or written.
 fn kill(db: Emdb) {
     std::mem::forget(db);
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 fn state(db: &Emdb) -> Result<State, Error> {
