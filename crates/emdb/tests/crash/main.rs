@@ -5,6 +5,8 @@
     reason = "a helper that fails fails its test"
 )]
 
+#[path = "../support/builder.rs"]
+mod support;
 mod transactions;
 
 use std::collections::BTreeMap;
@@ -65,6 +67,7 @@ fn for_seeds(default: u64, test: impl Fn(&mut Random)) {
     let cases = std::env::var("EMDB_TEST_CASES").map_or(default, |cases| cases.parse().unwrap());
     for seed in 0..cases {
         let seed = Seed(seed);
+        let _guard = support::encrypt(seed.0 % 2 == 1);
         test(&mut Random(seed.0.wrapping_mul(0x2545_f491_4f6c_dd1d)));
     }
 }
@@ -78,7 +81,7 @@ fn open_with(
     policy: FlushPolicy,
     ranges: bool,
 ) -> Result<Emdb, Error> {
-    Emdb::builder()
+    support::builder()
         .flush_policy(policy)
         .enable_range_scans(ranges)
         .build_on(Box::new(Arc::clone(disk)))

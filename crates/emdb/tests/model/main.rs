@@ -5,6 +5,8 @@
     reason = "a helper that fails fails its test"
 )]
 
+#[path = "../support/builder.rs"]
+mod support;
 mod transactions;
 #[cfg(feature = "ttl")]
 mod whole;
@@ -80,7 +82,7 @@ impl Tested {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("db");
         Self {
-            db: Emdb::open(&path).unwrap(),
+            db: support::builder().path(&path).build().unwrap(),
             _directory: directory,
             path,
             model: BTreeMap::from([("", Map::new())]),
@@ -97,6 +99,10 @@ impl Tested {
             Space::Named(self.db.namespace(name).unwrap())
         };
         (space, model)
+    }
+
+    fn open(&self) -> Emdb {
+        support::builder().path(&self.path).build().unwrap()
     }
 
     fn apply(&mut self, op: Op) {
@@ -201,7 +207,7 @@ impl Tested {
             Op::Checkpoint => self.db.checkpoint().unwrap(),
             Op::Close => {
                 self.db.clone_handle().close().unwrap();
-                self.db = Emdb::open(&self.path).unwrap();
+                self.db = self.open();
                 self.compare();
             }
             Op::Drop => {
@@ -226,7 +232,7 @@ impl Tested {
     fn reopen(&mut self, between: impl FnOnce(&PathBuf)) {
         self.db = Emdb::open_in_memory();
         between(&self.path);
-        self.db = Emdb::open(&self.path).unwrap();
+        self.db = self.open();
     }
 
     fn compare(&self) {
@@ -351,7 +357,8 @@ proptest! {
     })]
 
     #[test]
-    fn the_database_does_what_ordered_maps_do(ops in vec(op(), 1..120)) {
+    fn the_database_does_what_ordered_maps_do(ops in vec(op(), 1..120), encrypted in any::<bool>()) {
+        let _guard = support::encrypt(encrypted);
         let mut tested = Tested::new();
         for op in ops {
             tested.apply(op);

@@ -76,12 +76,16 @@ impl Tested {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("db");
         Self {
-            db: Emdb::open(&path).unwrap(),
+            db: crate::support::builder().path(&path).build().unwrap(),
             _directory: directory,
             path,
             state: State::from([(String::new(), Map::new())]),
             snapshots: Vec::new(),
         }
+    }
+
+    fn open(&self) -> Emdb {
+        crate::support::builder().path(&self.path).build().unwrap()
     }
 
     fn apply(&mut self, op: Op) {
@@ -152,14 +156,14 @@ impl Tested {
             Op::Verify => drop(self.db.verify().unwrap()),
             Op::Close => {
                 self.db.clone_handle().close().unwrap();
-                self.db = Emdb::open(&self.path).unwrap();
+                self.db = self.open();
                 self.compare();
             }
             Op::LoseCheckpoint => {
                 self.snapshots.clear();
                 self.db = Emdb::open_in_memory();
                 let _ = std::fs::remove_file(meta(&self.path));
-                self.db = Emdb::open(&self.path).unwrap();
+                self.db = self.open();
                 self.compare();
             }
         }
@@ -493,7 +497,8 @@ proptest! {
     })]
 
     #[test]
-    fn transactions_and_snapshots_do_what_copies_of_maps_do(ops in vec(op(), 1..40)) {
+    fn transactions_and_snapshots_do_what_copies_of_maps_do(ops in vec(op(), 1..40), encrypted in any::<bool>()) {
+        let _guard = crate::support::encrypt(encrypted);
         let mut tested = Tested::new();
         for op in ops {
             tested.apply(op);

@@ -7,6 +7,8 @@
 
 mod model;
 mod stored;
+#[path = "../support/builder.rs"]
+mod support;
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
@@ -21,7 +23,7 @@ fn ordered() -> Emdb {
 }
 
 fn open(path: &Path) -> Emdb {
-    let builder = Emdb::builder().path(path).enable_range_scans(true);
+    let builder = support::builder().path(path).enable_range_scans(true);
     builder.build().unwrap()
 }
 

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use emdb::{Emdb, Snapshot, Transaction};
+use emdb::{Snapshot, Transaction};
 use proptest::prelude::*;
 
-use crate::{Map, open, records};
+use crate::{Map, open, records, support};
 
 type Bytes = Vec<u8>;
 
@@ -173,7 +173,7 @@ fn prepare(path: &Path, how: Reopen, map: &mut Map) {
             std::fs::write(checkpoint, bytes).unwrap();
         }
         Reopen::ByOneWithoutRanges => {
-            let db = Emdb::open(path).unwrap();
+            let db = support::builder().path(path).build().unwrap();
             db.insert("same beginning", "without").unwrap();
             map.insert(b"same beginning".to_vec(), b"without".to_vec());
             db.checkpoint().unwrap();
@@ -185,7 +185,11 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn ranges_agree_with_a_map(ops in proptest::collection::vec(op(), 1..60)) {
+    fn ranges_agree_with_a_map(
+        ops in proptest::collection::vec(op(), 1..60),
+        encrypted in any::<bool>(),
+    ) {
+        let _guard = support::encrypt(encrypted);
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("db");
         let mut db = open(&path);

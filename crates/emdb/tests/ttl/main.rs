@@ -7,6 +7,8 @@
 )]
 
 mod model;
+#[path = "../support/builder.rs"]
+mod support;
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -31,7 +33,7 @@ impl Time {
 
     fn builder(&self) -> EmdbBuilder {
         let time = Arc::clone(&self.0);
-        Emdb::builder().clock(move || time.load(Ordering::SeqCst))
+        support::builder().clock(move || time.load(Ordering::SeqCst))
     }
 
     fn open(&self, path: &Path) -> Emdb {

@@ -38,7 +38,11 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_database_agrees_with_a_map(ops in proptest::collection::vec(op(), 1..80)) {
+    fn a_database_agrees_with_a_map(
+        ops in proptest::collection::vec(op(), 1..80),
+        encrypted in any::<bool>(),
+    ) {
+        let _guard = crate::support::encrypt(encrypted);
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("db");
         let mut now = 1000;
