@@ -113,7 +113,8 @@ impl Seal {
             context,
             epochs: boxcar::Vec::new(),
             from_sidecar: OnceLock::new(),
-            limit: AtomicU64::new(0),
+            // Who cannot write begins no epoch, and finds that out elsewhere.
+            limit: AtomicU64::new(u64::MAX),
             epoch_bytes: MAX_BYTES_PER_EPOCH - LEAD_BYTES,
             full: AtomicBool::new(false),
         }
