@@ -23,7 +23,7 @@ Usage: cargo xtask <command>
   ci [--full]               everything `.ci/run` checks; --full adds a minute of fuzzing
   tidy [--bless]            the rules of the style guide that a program can check;
                             --bless records the layout's hash in docs/format.md
-  loom                      the loom models of the index
+  loom                      the loom models of the index, of batches and of snapshots
   instructions [--bless]    instructions a call against the stored figures (valgrind); --bless stores
                             those of now
   sanitize                  AddressSanitizer and ThreadSanitizer over the unsafe modules (nightly)

@@ -8,16 +8,27 @@
 //! this is SeqCst: each side stores, then looks at what the other stores.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize as StaticCounter, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use emdb_journal::Journal;
+
+#[cfg(loom)]
+use loom::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicU64, AtomicUsize},
+};
+#[cfg(not(loom))]
+use std::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicU64, AtomicUsize},
+};
 
 use crate::Result;
 use crate::space::Space;
 
-/// Snapshots beyond these are kept behind a mutex.
-const SLOTS: usize = 32;
+/// Snapshots beyond these are kept behind a mutex. A model has few.
+const SLOTS: usize = if cfg!(loom) { 1 } else { 32 };
 /// What a slot holds that nobody has.
 const FREE: u64 = u64::MAX;
 /// What a slot holds until its snapshot knows its position.
@@ -69,10 +80,10 @@ impl Default for Snapshots {
             open: AtomicUsize::new(0),
             slots: std::array::from_fn(|_| Slot(AtomicU64::new(FREE))),
             rest_count: AtomicUsize::new(0),
-            rest: Mutex::default(),
+            rest: Mutex::new(BTreeMap::new()),
             kept: AtomicUsize::new(0),
             freed: AtomicBool::new(false),
-            tombstones: Mutex::default(),
+            tombstones: Mutex::new(VecDeque::new()),
         }
     }
 }
@@ -195,6 +206,11 @@ impl Snapshots {
     /// Snapshots open.
     #[inline]
     pub(crate) fn count(&self) -> usize {
+        // Loom takes a SeqCst load for an Acquire one, which may give an older value; an
+        // exchange gives none but the newest there.
+        #[cfg(loom)]
+        return self.open.fetch_add(0, Ordering::SeqCst);
+        #[cfg(not(loom))]
         self.open.load(Ordering::SeqCst)
     }
 
@@ -276,7 +292,7 @@ impl Snapshots {
 /// Where a thread begins to look for a slot.
 #[inline]
 fn first_slot() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    static NEXT: StaticCounter = StaticCounter::new(0);
     thread_local! {
         static FIRST: usize = NEXT.fetch_add(1, Ordering::Relaxed);
     }

@@ -6,7 +6,7 @@
 //! positions, and `append` returns only after its own turn, so nothing it
 //! acknowledged lies behind another writer's hole.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use emdb_format::{
     EPOCH_FRAME_LEN, FrameSpec, Head, MARKER_DISTANCE, Marker, POSITION_MAX, SealedLayout,
@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::journal::Core;
 use crate::lsn::Lsn;
 use crate::medium::Store;
+use crate::primitive::{AtomicU64, pause};
 use crate::seal::Seal;
 
 /// Set in the reservation word while a batch holds the write side.
@@ -192,13 +193,7 @@ impl Core {
                 }
                 return Err(error);
             }
-            spins = spins.saturating_add(1);
-            if spins < 200 {
-                std::hint::spin_loop();
-            } else {
-                // Whoever is before us was descheduled in the middle of a copy.
-                std::thread::yield_now();
-            }
+            pause(&mut spins);
         }
         Ok(())
     }

@@ -6,7 +6,7 @@
 //! through `hidden_from` until the batch is committed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use emdb_format::{
@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::journal::Core;
 use crate::lsn::Lsn;
 use crate::options::SyncPolicy;
+use crate::primitive::AtomicU64;
 use crate::seal::Seal;
 
 /// Kept free behind a batch so that it can always be closed.

@@ -20,6 +20,7 @@ use crate::lsn::Lsn;
 use crate::medium::{Medium, Store};
 use crate::opened::Opened;
 use crate::options::{Options, SyncPolicy};
+use crate::primitive::load_seq_cst;
 use crate::recovery::{Opening, Recovered, Replayed, Scan};
 use crate::seal::Seal;
 use crate::sys;
@@ -317,9 +318,9 @@ impl Journal {
     /// [`Error::Poisoned`] if a writer before it failed.
     pub fn snapshot_position(&self) -> Result<u64, Error> {
         loop {
-            let before = self.core.hidden_from.load(Ordering::SeqCst);
-            let word = self.core.tail.word.load(Ordering::SeqCst) & POSITION;
-            if before == self.core.hidden_from.load(Ordering::SeqCst) {
+            let before = load_seq_cst(&self.core.hidden_from);
+            let word = load_seq_cst(&self.core.tail.word) & POSITION;
+            if before == load_seq_cst(&self.core.hidden_from) {
                 let position = word.min(before);
                 return match self.core.wait_published(position) {
                     Ok(()) => Ok(position),

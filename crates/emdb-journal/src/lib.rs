@@ -41,6 +41,7 @@ mod lsn;
 mod medium;
 mod opened;
 mod options;
+mod primitive;
 mod recovery;
 #[cfg(feature = "encrypt")]
 mod seal;
