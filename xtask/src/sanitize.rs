@@ -14,6 +14,10 @@ use crate::step::{Step, ask, skipped};
 /// The crates in which `tidy` allows unsafe code.
 const TESTS: &str = "-p emdb-index -p emdb-journal --all-features --lib --tests";
 
+/// Those of their tests that have several threads: one alone has no races.
+const THREADS: &str = "-p emdb-index -p emdb-journal --all-features --lib --test threads \
+                       --test ordered_threads --test batch --test fault --test maps --test ring";
+
 pub(crate) fn run(root: &Path) -> Result<(), String> {
     let Some(version) = ask("rustc", &["+nightly", "-vV"]) else {
         skipped(
@@ -40,6 +44,7 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
         .run(root)?;
 
     let name = "ThreadSanitizer";
+    let tests = format!("+nightly test {THREADS} --target {host}");
     if sources.exists() {
         return instrumented(root, name, &format!("{tests} -Zbuild-std"))
             .env("RUSTFLAGS", "-Zsanitizer=thread")
@@ -62,9 +67,11 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
         .run(root)
 }
 
-/// Fewer random cases, since each takes many times longer.
+/// Fewer random cases, since each takes many times longer; and a little optimization, which
+/// takes no check away.
 fn instrumented(root: &Path, name: &str, tests: &str) -> Step {
     Step::cargo(name, tests)
         .env("PROPTEST_CASES", "32")
+        .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
         .target_dir(root, "sanitize")
 }
