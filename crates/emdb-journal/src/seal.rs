@@ -63,6 +63,9 @@ impl Encryption {
 /// Room at the end of an epoch for what comes before frames.
 const LEAD_BYTES: u64 = 4096;
 
+/// What is authenticated with a large value, so that it passes for no head.
+const LARGE_VALUE: &[u8] = &[1];
+
 /// The keys of an open journal.
 pub(crate) struct Seal {
     master: MasterKey,
@@ -414,7 +417,13 @@ impl Seal {
             let (_, sealed) = out
                 .split_at_mut_checked(value.start)
                 .ok_or_else(too_short)?;
-            seal_part(key, lsn + value.start as u64, &[], sealed, value.len())?;
+            seal_part(
+                key,
+                lsn + value.start as u64,
+                LARGE_VALUE,
+                sealed,
+                value.len(),
+            )?;
         }
         Ok(layout.finish(out, stamp, lsn)?)
     }
@@ -473,7 +482,7 @@ impl Seal {
         let value = match (layout.value(), layout.value_tag()) {
             (Some(value), Some(tag)) if whole => {
                 let lsn = lsn + value.start as u64;
-                let value = open(lsn, &[], sealed.part(value), sealed.part(tag));
+                let value = open(lsn, LARGE_VALUE, sealed.part(value), sealed.part(tag));
                 Some(opened.keep(value.map_err(forged)?))
             }
             _ => None,
