@@ -180,6 +180,9 @@ fn open_parts(key: &EpochKey, sealed: &[u8]) -> Option<MmapMut> {
     let parts = sealed.len().div_ceil(SEALED_PART_LEN);
     let len = sealed.len().checked_sub(parts.checked_mul(TAG_LEN)?)?;
     let mut opened = MmapMut::map_anon(len.max(1)).ok()?;
+    #[cfg(target_os = "linux")]
+    // Fewer faults; without it, it only takes longer.
+    let _ = opened.advise(memmap2::Advice::HugePage);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let each = parts.div_ceil(threads.clamp(1, 8)).max(1);
     let open = |first: usize, sealed: &[u8], opened: &mut [u8]| {
