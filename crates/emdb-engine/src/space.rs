@@ -57,6 +57,7 @@ pub(crate) struct Ended {
     /// Position of the frame that ended it.
     pub(crate) ended: u64,
     pub(crate) contents: Detached,
+    /// `None` if a key may be missing in it.
     pub(crate) order: Option<Arc<OrderedIndex>>,
 }
 
@@ -271,12 +272,15 @@ impl Space {
         self.index.wait_for_guards();
         let contents = self.index.detach();
         let (old, born) = (self.id(), past.born);
+        // None was begun where no key ever was.
+        let order = self.exchange_order(None).unwrap_or_default();
+        let is_whole = !self.order_broken.swap(false, Ordering::AcqRel);
         past.ended.push(Ended {
             id: old,
             born,
             ended: position,
             contents,
-            order: self.exchange_order(None),
+            order: is_whole.then_some(order),
         });
         self.dead_ends.forget();
         past.born = position;

@@ -42,19 +42,18 @@ impl Engine {
     pub(crate) fn order_of(&self, space: &Space, id: u32) -> Result<Arc<OrderedIndex>> {
         self.check_ordered()?;
         let past = space.past();
-        if space.id() == id {
-            if space.is_order_broken() {
-                return Err(Error::corrupted(
-                    0,
-                    "the order of keys could not be kept over a damaged record; reopen",
-                ));
-            }
-            return Ok(space.order());
-        }
-        let ended = past.ended.iter().find(|ended| ended.id == id);
-        ended
-            .and_then(|ended| ended.order.clone())
-            .ok_or(Error::NamespaceDropped)
+        let order = if space.id() == id {
+            (!space.is_order_broken()).then(|| space.order())
+        } else {
+            let ended = past.ended.iter().find(|ended| ended.id == id);
+            ended.ok_or(Error::NamespaceDropped)?.order.clone()
+        };
+        order.ok_or_else(|| {
+            Error::corrupted(
+                0,
+                "the order of keys could not be kept over a damaged record; reopen",
+            )
+        })
     }
 
     /// The key of the record at a location that an index has.

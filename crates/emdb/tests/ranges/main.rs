@@ -411,6 +411,19 @@ fn namespaces_have_orders_of_their_own() {
 }
 
 #[test]
+fn a_snapshot_reads_a_namespace_that_was_empty_and_is_cleared() {
+    let db = ordered();
+    let space = db.namespace("space").unwrap();
+    let snapshot = db.snapshot().unwrap();
+    space.clear().unwrap();
+    space.insert("later", "").unwrap();
+    let seen = snapshot.namespace("space").unwrap().unwrap();
+    assert_eq!(seen.range(..).unwrap(), []);
+    assert_eq!(seen.first().unwrap(), None);
+    assert_eq!(space.range(..).unwrap().len(), 1);
+}
+
+#[test]
 fn a_range_stays_as_it_was_while_others_write() {
     let db = &ordered();
     let count = 2000_u32;

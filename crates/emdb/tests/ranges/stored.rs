@@ -468,6 +468,17 @@ fn a_damaged_key_is_an_error_and_hides_no_other() {
                 Err(error) => assert!(matches!(error, Error::Corrupted { .. }), "{error:?}"),
             }
         }
+        // Where this key belongs cannot be told any more, so the ranges are incomplete for
+        // good, of what a snapshot keeps too; what is written after a clear is in order.
+        db.insert([damaged, b"!".as_slice()].concat(), "").unwrap();
+        let is_damaged = |error| matches!(error, Error::Corrupted { .. });
+        assert!(db.range(..).is_err_and(is_damaged));
+        let snapshot = db.snapshot().unwrap();
+        db.clear().unwrap();
+        assert!(snapshot.range(..).is_err_and(is_damaged));
+        assert_eq!(db.range(..).unwrap(), []);
+        db.insert("key", "value").unwrap();
+        assert_eq!(db.range(..).unwrap().len(), 1);
     }
 }
 
