@@ -8,6 +8,7 @@ use emdb_index::{Cursor, Entry};
 use emdb_journal::{Frame, Opened};
 
 use crate::engine::{Extent, Handle, Standpoint};
+use crate::range::Ground;
 use crate::snapshots::Ticket;
 use crate::space::Space;
 use crate::{Error, Result};
@@ -91,12 +92,18 @@ impl Stand {
 
     /// Whether what it stands on was discarded.
     pub(crate) fn check(&self) -> Result<()> {
-        match &self.discarded {
-            // SeqCst: after the entry was loaded; see `Staging::undo`.
-            Some(discarded) if discarded.load(Ordering::SeqCst) < self.snapshot.position() => Err(
-                Error::TransactionAborted("an iterator outlived what it stands on"),
-            ),
-            _ => Ok(()),
+        check_discarded(self.discarded.as_deref(), self.snapshot.position())
+    }
+
+    /// The same, to be borrowed.
+    pub(crate) fn ground(&self) -> Ground<'_> {
+        Ground {
+            engine: &self.engine,
+            space: &self.space,
+            id: self.id,
+            upto: self.snapshot.position(),
+            discarded: self.discarded.as_deref(),
+            at_ms: self.at_ms,
         }
     }
 
@@ -133,6 +140,18 @@ impl Stand {
             frame
                 .filter(|frame| self.at_ms.is_none() || !self.engine.is_expired(frame, self.at_ms)),
         )
+    }
+}
+
+/// Whether something below `upto` was discarded, on which somebody stands.
+#[inline]
+pub(crate) fn check_discarded(discarded: Option<&AtomicU64>, upto: u64) -> Result<()> {
+    match discarded {
+        // SeqCst: after the entry was loaded; see `Staging::undo`.
+        Some(discarded) if discarded.load(Ordering::SeqCst) < upto => Err(
+            Error::TransactionAborted("an iterator outlived what it stands on"),
+        ),
+        _ => Ok(()),
     }
 }
 

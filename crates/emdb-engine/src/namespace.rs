@@ -7,6 +7,7 @@ use emdb_journal::Opened;
 
 use crate::engine::{Extent, Handle, Step};
 use crate::iter::{NamespaceIter, NamespaceKeyIter, Stand, TryIter, TryKeyIter, Walk};
+use crate::range::Ground;
 use crate::space::Space;
 use crate::value::ValueRef;
 use crate::{Error, Result};
@@ -45,6 +46,11 @@ impl Namespace {
 
     pub(crate) fn stand(&self) -> Result<Stand> {
         Stand::now(&self.engine, &self.space)
+    }
+
+    #[inline]
+    pub(crate) fn with_ground<T>(&self, work: impl FnOnce(Ground<'_>) -> Result<T>) -> Result<T> {
+        self.engine.with_ground(&self.space, work)
     }
 
     pub(crate) fn space(&self) -> &Arc<Space> {

@@ -2,9 +2,10 @@
 
 mod bounds;
 mod extract;
+mod scan;
 mod verbs;
 
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use emdb_index::{Entry, OrderedIndex, RangeBatch, RangeCursor};
@@ -17,6 +18,7 @@ use crate::{Error, Result};
 
 pub use bounds::KeyRange;
 pub use extract::ExtractIf;
+pub(crate) use scan::Ground;
 
 /// Entries asked for at once: first few, since most ranges are short, then more.
 const FIRST_BATCH: usize = 16;
@@ -27,7 +29,7 @@ pub(crate) struct RangeWalk {
     stand: Stand,
     /// `None` where the namespace did not exist.
     order: Option<Arc<OrderedIndex>>,
-    left: RangeCursor,
+    left: RangeCursor<'static>,
     front: Batch,
     back: Batch,
 }
@@ -41,12 +43,8 @@ struct Batch {
 
 impl Batch {
     fn new(engine: &Engine) -> Self {
-        let found = match engine.verify_reads {
-            VerifyReads::Once => RangeBatch::remembering(),
-            VerifyReads::Always | VerifyReads::Never => RangeBatch::default(),
-        };
         Self {
-            found,
+            found: batch_for(engine),
             at: 0,
             size: 0,
         }
@@ -70,12 +68,19 @@ impl Batch {
     }
 }
 
+fn batch_for(engine: &Engine) -> RangeBatch {
+    match engine.verify_reads {
+        VerifyReads::Once => RangeBatch::remembering(),
+        VerifyReads::Always | VerifyReads::Never => RangeBatch::default(),
+    }
+}
+
 /// An entry, and where its record's soundness is remembered: which end's batch has it,
 /// and where there.
 type Found = (End, usize, Entry);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
+pub(crate) enum End {
     Front,
     Back,
 }
@@ -189,21 +194,6 @@ impl RangeWalk {
 
     pub(crate) fn next_back<T>(&mut self, take: impl FnOnce(&Frame<'_>) -> T) -> Result<Option<T>> {
         self.step(End::Back, take)
-    }
-
-    /// Shows every record in place, until `visit` breaks.
-    pub(crate) fn scan(
-        mut self,
-        backwards: bool,
-        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<()> {
-        let end = if backwards { End::Back } else { End::Front };
-        while let Some(flow) = self.step(end, |frame| visit(frame.key, frame.value))? {
-            if flow.is_break() {
-                break;
-            }
-        }
-        Ok(())
     }
 
     pub(crate) fn collect(mut self) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {

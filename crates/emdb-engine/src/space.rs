@@ -19,6 +19,8 @@ pub(crate) struct Space {
     pub(crate) index: HashIndex,
     /// Where it was created; not where it was cleared since.
     pub(crate) created: u64,
+    /// Where the incarnation that is alive began.
+    born: AtomicU64,
     /// The incarnation's id: what its frames carry.
     id: AtomicU32,
     /// Odd while the contents are being exchanged; readers that miss look again when
@@ -43,10 +45,8 @@ pub(crate) struct Space {
     past: Mutex<Past>,
 }
 
-/// The incarnation that is alive, and earlier ones that snapshots may need.
+/// Earlier incarnations that snapshots may need.
 pub(crate) struct Past {
-    /// Where the incarnation that is alive began.
-    pub(crate) born: u64,
     pub(crate) ended: Vec<Ended>,
 }
 
@@ -98,6 +98,7 @@ impl Space {
             name,
             index,
             created: born,
+            born: AtomicU64::new(born),
             id: AtomicU32::new(id),
             epoch: AtomicU64::new(0),
             dropped: AtomicBool::new(false),
@@ -109,10 +110,7 @@ impl Space {
             order: RwLock::new(None),
             order_broken: AtomicBool::new(false),
             dead_ends: DeadEnds::default(),
-            past: Mutex::new(Past {
-                born,
-                ended: Vec::new(),
-            }),
+            past: Mutex::new(Past { ended: Vec::new() }),
         }
     }
 
@@ -194,6 +192,21 @@ impl Space {
         work(&self.begin_order())
     }
 
+    /// Calls `work` with the keys in order if these are now, for sure, the whole ones of
+    /// the incarnation `id`.
+    #[inline]
+    pub(crate) fn with_living_order<T>(
+        &self,
+        id: u32,
+        work: impl FnOnce(&OrderedIndex) -> T,
+    ) -> Option<T> {
+        let slot = self.order.read().unwrap_or_else(PoisonError::into_inner);
+        // The order is exchanged, under the lock, after the epoch became odd and before
+        // the id changes.
+        let is_it = self.epoch().is_multiple_of(2) && self.id() == id && !self.is_order_broken();
+        slot.as_deref().filter(|_| is_it).map(work)
+    }
+
     /// The keys in order, to be held beyond an exchange.
     pub(crate) fn order(&self) -> Arc<OrderedIndex> {
         let slot = self.order.read().unwrap_or_else(PoisonError::into_inner);
@@ -271,7 +284,7 @@ impl Space {
         self.epoch.fetch_add(1, Ordering::SeqCst);
         self.index.wait_for_guards();
         let contents = self.index.detach();
-        let (old, born) = (self.id(), past.born);
+        let (old, born) = (self.id(), self.born.load(Ordering::Acquire));
         // None was begun where no key ever was.
         let order = self.exchange_order(None).unwrap_or_default();
         let is_whole = !self.order_broken.swap(false, Ordering::AcqRel);
@@ -283,7 +296,7 @@ impl Space {
             order: is_whole.then_some(order),
         });
         self.dead_ends.forget();
-        past.born = position;
+        self.born.store(position, Ordering::Release);
         self.id.store(id, Ordering::Release);
         self.set_counts(0, 0);
         self.epoch.fetch_add(1, Ordering::SeqCst);
@@ -323,9 +336,22 @@ impl Space {
     }
 
     /// The id of the incarnation that a snapshot at `position` sees.
+    #[inline]
     pub(crate) fn id_at(&self, position: u64) -> Option<u32> {
+        // Loaded between two looks at the epoch, all of it is of one incarnation.
+        let epoch = self.epoch();
+        let (born, id) = (self.born.load(Ordering::Acquire), self.id());
+        let is_it = born < position && epoch.is_multiple_of(2) && !self.is_dropped();
+        if is_it && self.epoch() == epoch {
+            return Some(id);
+        }
+        self.id_before(position)
+    }
+
+    #[cold]
+    fn id_before(&self, position: u64) -> Option<u32> {
         let past = self.past();
-        if past.born < position && !self.is_dropped() {
+        if self.born.load(Ordering::Acquire) < position && !self.is_dropped() {
             return Some(self.id());
         }
         past.ended

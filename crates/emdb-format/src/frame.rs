@@ -553,6 +553,20 @@ impl<'a> Frame<'a> {
         frame.get(head_and_key_len..)
     }
 
+    /// As [`plain_value`](Self::plain_value), whatever its key, which is given with the value.
+    #[inline]
+    pub fn plain_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+        let [_, _, _, _, flags, key_len, low, high] = *bytes.first_chunk::<8>()?;
+        if !is_plain_put(flags) || key_len >= 0x80 {
+            return None;
+        }
+        let (head_len, value_len) = plain_value_len(low, high)?;
+        let (key, rest) = bytes
+            .get(head_len..)?
+            .split_at_checked(usize::from(key_len))?;
+        Some((key, rest.get(..value_len)?))
+    }
+
     /// As [`plain_value`](Self::plain_value), for a frame at `lsn` whose checksum is right.
     #[inline]
     pub fn verified_plain_value<'b>(
@@ -707,17 +721,23 @@ fn plain_frame<'b>(bytes: &'b [u8], key: &[u8]) -> Option<(&'b [u8], usize)> {
     if !is_plain_put(flags) || usize::from(key_len) != key.len() || key_len >= 0x80 {
         return None;
     }
-    let (head_len, value_len) = if low < 0x80 {
-        (LENGTHS_AT + 2, usize::from(low))
-    } else if high < 0x80 {
-        let value_len = usize::from(low & 0x7f) | usize::from(high) << 7;
-        (LENGTHS_AT + 3, value_len)
-    } else {
-        return None;
-    };
+    let (head_len, value_len) = plain_value_len(low, high)?;
     let frame = bytes.get(..head_len + key.len() + value_len)?;
     let stored = frame.get(head_len..head_len + key.len())?;
     (stored == key).then_some((frame, head_len + key.len()))
+}
+
+/// The length of the head and of a short value, given the two bytes behind a short key's length.
+#[inline]
+fn plain_value_len(low: u8, high: u8) -> Option<(usize, usize)> {
+    if low < 0x80 {
+        Some((LENGTHS_AT + 2, usize::from(low)))
+    } else if high < 0x80 {
+        let value_len = usize::from(low & 0x7f) | usize::from(high) << 7;
+        Some((LENGTHS_AT + 3, value_len))
+    } else {
+        None
+    }
 }
 
 /// Whether these are the flags of a record without any optional field.

@@ -246,25 +246,37 @@ impl World {
             .filter(|(key, _)| is_in(key))
             .map(|(_, at)| *at)
             .collect();
-        let mut range = RangeCursor::new(lower, upper);
+        let mut range = RangeCursor::borrowing(lower, upper);
         let (mut front, mut back, mut batch) = (Vec::new(), Vec::new(), RangeBatch::default());
         loop {
+            let mut fetched = Vec::new();
             ends = ends.rotate_left(1);
             let (all, found) = match ends % 2 {
                 0 => (
                     &mut front,
-                    self.index
-                        .next_batch(&mut range, max, &mut batch, self.resolve()),
+                    self.index.next_batch_fetching(
+                        &mut range,
+                        max,
+                        &mut batch,
+                        self.resolve(),
+                        |entries| fetched.extend_from_slice(entries),
+                    ),
                 ),
                 _ => (
                     &mut back,
-                    self.index
-                        .next_back_batch(&mut range, max, &mut batch, self.resolve()),
+                    self.index.next_back_batch_fetching(
+                        &mut range,
+                        max,
+                        &mut batch,
+                        self.resolve(),
+                        |entries| fetched.extend_from_slice(entries),
+                    ),
                 ),
             };
             let Ok(found) = found;
             assert_eq!(found, !batch.entries().is_empty());
             assert!(batch.entries().len() <= max);
+            assert!(batch.entries().iter().all(|entry| fetched.contains(entry)));
             all.extend(batch.entries().iter().map(|entry| entry.location));
             if !found {
                 break;

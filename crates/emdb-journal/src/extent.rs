@@ -415,8 +415,9 @@ impl Extents {
     pub(crate) fn prefetch(&self, position: u64) {
         const LINE_BYTES: usize = 64;
         #[cfg(target_arch = "x86_64")]
+        let start = self.current().map.0.base.wrapping_add(position as usize);
+        #[cfg(target_arch = "x86_64")]
         for line in 0..3 {
-            let start = self.current().map.0.base.wrapping_add(position as usize);
             let at = start
                 .wrapping_add(line * LINE_BYTES)
                 .cast_const()

@@ -407,7 +407,7 @@ impl Journal {
     #[inline]
     pub fn key(&self, position: u64) -> Result<Cow<'_, [u8]>, Error> {
         if self.core.seal.is_none() {
-            return Ok(Cow::Borrowed(self.plain_frame(position)?.key));
+            return Ok(Cow::Borrowed(self.plain_key(position)?));
         }
         let opened = Opened::new();
         Ok(Cow::Owned(self.head(position, &opened)?.key.to_vec()))
@@ -454,6 +454,18 @@ impl Journal {
         self.frame_at_end(position)
     }
 
+    #[inline]
+    fn plain_key(&self, position: u64) -> Result<&[u8], Error> {
+        let bytes = match self.core.extents.settled_bytes(position) {
+            Some(bytes) => bytes,
+            None => self.bytes_at_end(position)?,
+        };
+        match Frame::plain_record(bytes) {
+            Some((key, _)) => Ok(key),
+            None => Ok(self.plain_frame(position)?.key),
+        }
+    }
+
     #[cold]
     fn frame_at_end(&self, position: u64) -> Result<Frame<'_>, Error> {
         Frame::parse(self.bytes_at_end(position)?)
@@ -478,6 +490,15 @@ impl Journal {
             return None;
         }
         Frame::plain_value(self.core.extents.settled_bytes(position)?, key)
+    }
+
+    /// As [`plain_value`](Self::plain_value), whatever its key, which is given with the value.
+    #[inline]
+    pub fn plain_record(&self, position: u64) -> Option<(&[u8], &[u8])> {
+        if self.core.seal.is_some() {
+            return None;
+        }
+        Frame::plain_record(self.core.extents.settled_bytes(position)?)
     }
 
     /// As [`plain_value`](Self::plain_value), but `None` also if the frame is damaged.

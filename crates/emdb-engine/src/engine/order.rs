@@ -56,6 +56,24 @@ impl Engine {
         })
     }
 
+    /// Calls `work` with the keys of an incarnation in order. It must not write.
+    #[inline]
+    pub(crate) fn with_order_of<T>(
+        &self,
+        space: &Space,
+        id: u32,
+        work: impl FnOnce(&OrderedIndex) -> T,
+    ) -> Result<T> {
+        let mut work = Some(work);
+        let done = space.with_living_order(id, |order| work.take().map(|work| work(order)));
+        match (done.flatten(), work) {
+            (Some(done), _) => Ok(done),
+            (None, Some(work)) => Ok(work(&*self.order_of(space, id)?)),
+            // It was called.
+            (None, None) => Err(Error::NamespaceDropped),
+        }
+    }
+
     /// The key of the record at a location that an index has.
     pub(crate) fn key_at(&self, location: Location) -> Result<Cow<'_, [u8]>> {
         let position = location.get();

@@ -409,8 +409,8 @@ impl Engine {
         mut visit: impl FnMut(usize, Option<&[u8]>),
     ) -> Result<()> {
         self.check_open()?;
-        let snapshot = OpenSnapshot(self, self.snapshots.open(&self.journal)?);
-        let upto = snapshot.1.position();
+        let snapshot = self.open_snapshot()?;
+        let upto = snapshot.position();
         let mut at = 0;
         self.visit_many(space, keys, |hashes, keys| {
             for (hash, key) in hashes.iter().zip(keys) {
@@ -450,8 +450,24 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Opens a snapshot of now, until the answer goes.
+    #[inline]
+    pub(crate) fn open_snapshot(&self) -> Result<OpenSnapshot<'_>> {
+        Ok(OpenSnapshot(self, self.snapshots.open(&self.journal)?))
+    }
+}
+
 /// A snapshot that is open for as long as this lives.
-struct OpenSnapshot<'a>(&'a Engine, Ticket);
+pub(crate) struct OpenSnapshot<'a>(&'a Engine, Ticket);
+
+impl OpenSnapshot<'_> {
+    /// What the snapshot sees ends here.
+    #[inline]
+    pub(crate) fn position(&self) -> u64 {
+        self.1.position()
+    }
+}
 
 impl Drop for OpenSnapshot<'_> {
     fn drop(&mut self) {

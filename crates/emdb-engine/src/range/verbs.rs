@@ -2,7 +2,7 @@
 
 use std::ops::{Bound, ControlFlow};
 
-use super::{ExtractIf, KeyRange, NamespaceRangeIter, RangeWalk, TryRangeIter};
+use super::{End as Side, ExtractIf, KeyRange, NamespaceRangeIter, RangeWalk, TryRangeIter};
 use crate::engine::Patience;
 use crate::space::End;
 use crate::{
@@ -13,14 +13,14 @@ use crate::{
 type Record = (Vec<u8>, Vec<u8>);
 
 macro_rules! reading {
-    ($type:ty, $self:ident, $stand:expr) => {
+    ($type:ty, $self:ident, $namespace:expr, $stand:ident) => {
         /// Ranges, in the order of the keys' bytes. All of them need
         /// [`enable_range_scans`](crate::EmdbBuilder::enable_range_scans) and return
         /// [`Error::InvalidConfig`](crate::Error::InvalidConfig) without it, and
         /// [`Error::Corrupted`](crate::Error::Corrupted) if a record is damaged.
         impl $type {
             fn range_walk(&$self, lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> Result<RangeWalk> {
-                RangeWalk::new($stand?, lower, upper)
+                RangeWalk::new($namespace.$stand()?, lower, upper)
             }
 
             /// The records of a range, at one point in time. O(log n) and O(1) a record.
@@ -54,7 +54,7 @@ macro_rules! reading {
             /// # Errors
             /// As said above.
             pub fn range_prefix(&$self, prefix: impl AsRef<[u8]>) -> Result<Vec<Record>> {
-                RangeWalk::of_prefix($stand?, prefix.as_ref())?.collect()
+                RangeWalk::of_prefix($namespace.$stand()?, prefix.as_ref())?.collect()
             }
 
             /// As [`range_prefix`](Self::range_prefix), lazily and from either end.
@@ -65,7 +65,7 @@ macro_rules! reading {
                 &$self,
                 prefix: impl AsRef<[u8]>,
             ) -> Result<NamespaceRangeIter> {
-                let walk = RangeWalk::of_prefix($stand?, prefix.as_ref())?;
+                let walk = RangeWalk::of_prefix($namespace.$stand()?, prefix.as_ref())?;
                 Ok(NamespaceRangeIter::new(walk))
             }
 
@@ -77,7 +77,7 @@ macro_rules! reading {
                 &$self,
                 prefix: impl AsRef<[u8]>,
             ) -> Result<TryRangeIter> {
-                let walk = RangeWalk::of_prefix($stand?, prefix.as_ref())?;
+                let walk = RangeWalk::of_prefix($namespace.$stand()?, prefix.as_ref())?;
                 Ok(TryRangeIter::new(walk))
             }
 
@@ -128,8 +128,8 @@ macro_rules! reading {
                 range: impl KeyRange,
                 visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
             ) -> Result<()> {
-                let walk = $self.range_walk(range.lower(), range.upper())?;
-                walk.scan(false, visit)
+                let range = (range.lower(), range.upper());
+                $namespace.with_ground(|ground| ground.scan(range, Side::Front, visit))
             }
 
             /// As [`scan`](Self::scan), from the highest key down.
@@ -141,19 +141,19 @@ macro_rules! reading {
                 range: impl KeyRange,
                 visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
             ) -> Result<()> {
-                let walk = $self.range_walk(range.lower(), range.upper())?;
-                walk.scan(true, visit)
+                let range = (range.lower(), range.upper());
+                $namespace.with_ground(|ground| ground.scan(range, Side::Back, visit))
             }
         }
     };
 }
 
-reading!(Namespace, self, self.stand());
-reading!(Emdb, self, self.root().stand());
-reading!(SnapshotNamespace, self, self.stand());
-reading!(Snapshot, self, self.root().stand());
-reading!(TransactionNamespace<'_>, self, self.ordered_stand());
-reading!(Transaction<'_>, self, self.root().ordered_stand());
+reading!(Namespace, self, self, stand);
+reading!(Emdb, self, self.root(), stand);
+reading!(SnapshotNamespace, self, self, stand);
+reading!(Snapshot, self, self.root(), stand);
+reading!(TransactionNamespace<'_>, self, self, ordered_stand);
+reading!(Transaction<'_>, self, self.root(), ordered_stand);
 
 impl TransactionNamespace<'_> {
     /// Removes the record with the lowest key, and returns it.

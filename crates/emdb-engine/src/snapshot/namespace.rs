@@ -9,6 +9,7 @@ use emdb_journal::Opened;
 use crate::Result;
 use crate::engine::{Extent, Handle};
 use crate::iter::{NamespaceIter, NamespaceKeyIter, Stand, TryIter, TryKeyIter, Walk};
+use crate::range::Ground;
 use crate::snapshots::Ticket;
 use crate::space::Space;
 use crate::value::ValueRef;
@@ -81,6 +82,18 @@ impl SnapshotNamespace {
     pub(crate) fn stand(&self) -> Result<Stand> {
         let position = self.ticket.position();
         Stand::at(&self.engine, self.space(), self.id(), position, self.at_ms)
+    }
+
+    pub(crate) fn with_ground<T>(&self, work: impl FnOnce(Ground<'_>) -> Result<T>) -> Result<T> {
+        self.engine.journal.check_not_forked()?;
+        work(Ground {
+            engine: &self.engine,
+            space: self.space(),
+            id: self.id(),
+            upto: self.ticket.position(),
+            discarded: None,
+            at_ms: Some(self.at_ms),
+        })
     }
 
     fn walk(&self, extent: Extent) -> Result<Walk> {

@@ -70,7 +70,7 @@ impl DeadEnds {
     }
 
     /// The rest of the order.
-    pub(crate) fn rest(&self) -> RangeCursor {
+    pub(crate) fn rest(&self) -> RangeCursor<'static> {
         let edges = self.edges();
         RangeCursor::new(edges.first.bound(), edges.last.bound())
     }

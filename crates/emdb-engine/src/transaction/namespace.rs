@@ -9,6 +9,7 @@ use emdb_journal::Opened;
 use crate::Result;
 use crate::engine::{Attempt, Extent, Handle, Step};
 use crate::iter::{NamespaceIter, NamespaceKeyIter, Stand, TryIter, TryKeyIter, Walk};
+use crate::range::Ground;
 use crate::space::End;
 use crate::value::ValueRef;
 
@@ -62,6 +63,11 @@ impl<'t> TransactionNamespace<'t> {
     pub(crate) fn ordered_stand(&self) -> Result<Stand> {
         let seen = self.engine.ordered_standpoint(self.number, self.at)?;
         Ok(Stand::in_transaction(self.engine, seen))
+    }
+
+    pub(crate) fn with_ground<T>(&self, work: impl FnOnce(Ground<'_>) -> Result<T>) -> Result<T> {
+        let stand = self.ordered_stand()?;
+        work(stand.ground())
     }
 
     fn walk(&self, extent: Extent) -> Result<Walk> {

@@ -49,6 +49,12 @@ proptest! {
         prop_assert_eq!(frame.previous, previous);
         prop_assert_eq!(frame.key, &key[..]);
         prop_assert_eq!(frame.value, &value[..]);
+        if let Some((plain_key, plain)) = Frame::plain_record(&bytes) {
+            prop_assert_eq!(plain_key, frame.key);
+            prop_assert_eq!(plain, frame.value);
+            prop_assert!(frame.namespace == 0 && frame.expires_at_ms.is_none());
+            prop_assert!(frame.previous.is_none() && frame.kind == Kind::Put);
+        }
         if let Some(plain) = Frame::plain_value(&bytes, &key) {
             prop_assert_eq!(plain, &value[..]);
             prop_assert!(!tombstone && namespace == 0 && previous.is_none());

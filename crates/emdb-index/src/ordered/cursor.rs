@@ -8,7 +8,8 @@ use super::{
     OrderedIndex,
     directory::{Arc, Node, Pin},
     fence::Bytes,
-    leaf::Leaf,
+    key::Slot,
+    leaf::{Leaf, Sought},
 };
 
 /// What is left of a range of keys that is being scanned.
@@ -16,28 +17,43 @@ use super::{
 /// It holds keys, nothing of an index, and may be kept for as long as one likes.
 /// See [`OrderedIndex::next_batch`].
 #[derive(Clone, Debug)]
-pub struct RangeCursor {
-    lower: Edge,
-    upper: Edge,
+pub struct RangeCursor<'k> {
+    lower: Edge<'k>,
+    upper: Edge<'k>,
     is_done: bool,
 }
 
 /// One end of a range.
 #[derive(Clone, Debug)]
-enum Edge {
+enum Edge<'k> {
     Open,
-    Included(Bytes),
-    Excluded(Bytes),
+    Included(Key<'k>),
+    Excluded(Key<'k>),
     /// The key of that record, which is not in the range any more. It is read
     /// only if the scan goes on: few do.
     Seen(Location),
 }
 
-impl Edge {
-    fn new(bound: Bound<&[u8]>) -> Self {
+/// A key that the caller gave, or that was met.
+#[derive(Clone, Debug)]
+enum Key<'k> {
+    Given(&'k [u8]),
+    Met(Bytes),
+}
+
+impl<'k> Edge<'k> {
+    fn new(bound: Bound<&'k [u8]>) -> Self {
         match bound {
-            Bound::Included(key) => Self::Included(Bytes::new(key)),
-            Bound::Excluded(key) => Self::Excluded(Bytes::new(key)),
+            Bound::Included(key) => Self::Included(Key::Given(key)),
+            Bound::Excluded(key) => Self::Excluded(Key::Given(key)),
+            Bound::Unbounded => Self::Open,
+        }
+    }
+
+    fn owned(bound: Bound<&[u8]>) -> Self {
+        match bound {
+            Bound::Included(key) => Self::Included(Key::Met(Bytes::new(key))),
+            Bound::Excluded(key) => Self::Excluded(Key::Met(Bytes::new(key))),
             Bound::Unbounded => Self::Open,
         }
     }
@@ -48,11 +64,12 @@ impl Edge {
         resolve: &mut impl FnMut(Location) -> Result<K, E>,
     ) -> Result<(), E> {
         if let Self::Seen(location) = self {
-            *self = Self::Excluded(Bytes::new(resolve(*location)?.as_ref()));
+            *self = Self::Excluded(Key::Met(Bytes::new(resolve(*location)?.as_ref())));
         }
         Ok(())
     }
 
+    #[inline]
     fn key(&self) -> Option<&[u8]> {
         match self {
             Self::Included(key) | Self::Excluded(key) => Some(key.as_slice()),
@@ -65,10 +82,32 @@ impl Edge {
     }
 }
 
-impl RangeCursor {
+impl Key<'_> {
+    #[inline]
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Given(key) => key,
+            Self::Met(key) => key.as_slice(),
+        }
+    }
+}
+
+impl RangeCursor<'static> {
     /// The range between two bounds. It may be empty, or its bounds the wrong way round.
     #[must_use]
     pub fn new(lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> Self {
+        Self {
+            lower: Edge::owned(lower),
+            upper: Edge::owned(upper),
+            is_done: false,
+        }
+    }
+}
+
+impl<'k> RangeCursor<'k> {
+    /// As [`new`](RangeCursor::new), without a copy of the bounds.
+    #[must_use]
+    pub fn borrowing(lower: Bound<&'k [u8]>, upper: Bound<&'k [u8]>) -> Self {
         Self {
             lower: Edge::new(lower),
             upper: Edge::new(upper),
@@ -90,6 +129,8 @@ pub struct RangeBatch {
     /// Where they are, if verified ones are to be remembered and some are not yet.
     leaf: Option<Arc<Leaf>>,
     remembers: bool,
+    /// Whether all of them were verified.
+    is_verified: bool,
     /// The slot of the first; those of others follow, or come before.
     start: usize,
     is_back: bool,
@@ -103,6 +144,13 @@ impl RangeBatch {
             remembers: true,
             ..Self::default()
         }
+    }
+
+    /// The batch, with room for so many entries.
+    #[must_use]
+    pub fn with_room(mut self, entries: usize) -> Self {
+        self.entries.reserve_exact(entries);
+        self
     }
 
     /// The entries. None is called a tombstone: the order of keys does not know.
@@ -142,9 +190,9 @@ impl RangeBatch {
 }
 
 /// All keys.
-impl Default for RangeCursor {
+impl Default for RangeCursor<'_> {
     fn default() -> Self {
-        Self::new(Bound::Unbounded, Bound::Unbounded)
+        Self::borrowing(Bound::Unbounded, Bound::Unbounded)
     }
 }
 
@@ -171,12 +219,29 @@ impl OrderedIndex {
     /// See [`OrderedIndex`].
     pub fn next_batch<K: AsRef<[u8]>, E>(
         &self,
-        range: &mut RangeCursor,
+        range: &mut RangeCursor<'_>,
         max: usize,
         out: &mut RangeBatch,
         mut resolve: impl FnMut(Location) -> Result<K, E>,
     ) -> Result<bool, E> {
-        self.batch(range, max, out, &mut resolve, false)
+        self.batch(range, max, out, &mut resolve, |_| (), false)
+    }
+
+    /// Like [`Self::next_batch`], and calls `fetch` with the entries that are likely to be in
+    /// the batch as soon as they are known, before any of their keys is asked for: to bring
+    /// their records on their way.
+    ///
+    /// # Errors
+    /// As [`Self::next_batch`].
+    pub fn next_batch_fetching<K: AsRef<[u8]>, E>(
+        &self,
+        range: &mut RangeCursor<'_>,
+        max: usize,
+        out: &mut RangeBatch,
+        mut resolve: impl FnMut(Location) -> Result<K, E>,
+        fetch: impl FnMut(&[Entry]),
+    ) -> Result<bool, E> {
+        self.batch(range, max, out, &mut resolve, fetch, false)
     }
 
     /// Like [`Self::next_batch`], with the highest keys left in the range, in falling order.
@@ -185,20 +250,37 @@ impl OrderedIndex {
     /// As [`Self::next_batch`].
     pub fn next_back_batch<K: AsRef<[u8]>, E>(
         &self,
-        range: &mut RangeCursor,
+        range: &mut RangeCursor<'_>,
         max: usize,
         out: &mut RangeBatch,
         mut resolve: impl FnMut(Location) -> Result<K, E>,
     ) -> Result<bool, E> {
-        self.batch(range, max, out, &mut resolve, true)
+        self.batch(range, max, out, &mut resolve, |_| (), true)
     }
 
+    /// As [`Self::next_batch_fetching`], from the end as [`Self::next_back_batch`].
+    ///
+    /// # Errors
+    /// As [`Self::next_batch`].
+    pub fn next_back_batch_fetching<K: AsRef<[u8]>, E>(
+        &self,
+        range: &mut RangeCursor<'_>,
+        max: usize,
+        out: &mut RangeBatch,
+        mut resolve: impl FnMut(Location) -> Result<K, E>,
+        fetch: impl FnMut(&[Entry]),
+    ) -> Result<bool, E> {
+        self.batch(range, max, out, &mut resolve, fetch, true)
+    }
+
+    #[inline]
     fn batch<K: AsRef<[u8]>, E>(
         &self,
-        range: &mut RangeCursor,
+        range: &mut RangeCursor<'_>,
         max: usize,
         out: &mut RangeBatch,
         resolve: &mut impl FnMut(Location) -> Result<K, E>,
+        mut fetch: impl FnMut(&[Entry]),
         is_back: bool,
     ) -> Result<bool, E> {
         out.clear();
@@ -224,11 +306,22 @@ impl OrderedIndex {
                 range.is_done = true;
                 break;
             };
-            let seen = copy(&node, range, max.max(1), out, resolve, is_back)?;
+            let mut seen = copy(&node, range, max.max(1), out, resolve, is_back)?;
+            fetch(&out.entries);
+            if seen.is_first_unsure {
+                if let Err(error) = out.settle_first(range, resolve) {
+                    out.clear();
+                    return Err(error);
+                }
+                if out.entries.len() > max.max(1) {
+                    out.entries.pop();
+                    seen.is_rest = false;
+                }
+            }
             let last = out.entries.last().map(|entry| entry.location);
-            range.pass(&node, seen, last, is_back);
+            range.pass(&node, seen.is_rest, last, is_back);
             if last.is_some() {
-                if out.remembers && !out.entries.iter().all(|entry| entry.verified) {
+                if out.remembers && !out.is_verified {
                     out.leaf = Some(node.shared_leaf());
                 }
                 return Ok(true);
@@ -238,18 +331,49 @@ impl OrderedIndex {
     }
 }
 
+/// What stands for the location of a slot that was never filled.
+const NOWHERE: Location = match Location::new(Location::MAX) {
+    Some(location) => location,
+    None => unreachable!(),
+};
+
 /// What a batch saw of a leaf.
 #[derive(Clone, Copy)]
-enum Seen {
-    /// Some of the range, up to the last location copied.
-    Part,
-    /// All of the range that is in the leaf.
-    Rest,
+struct Seen {
+    /// Whether that was all of the range that is in the leaf, not only some, up to the
+    /// last location copied.
+    is_rest: bool,
+    /// Whether the first entry may be before the range. Then there may be one entry more
+    /// than were asked for.
+    is_first_unsure: bool,
 }
 
+impl RangeBatch {
+    /// Drops the first entry if its key is not in the range.
+    fn settle_first<K: AsRef<[u8]>, E>(
+        &mut self,
+        range: &RangeCursor<'_>,
+        resolve: &mut impl FnMut(Location) -> Result<K, E>,
+    ) -> Result<(), E> {
+        if let (Some(first), Some(lower)) = (self.entries.first(), range.lower.key()) {
+            let is_in = match resolve(first.location)?.as_ref().cmp(lower) {
+                std::cmp::Ordering::Less => false,
+                std::cmp::Ordering::Equal => range.lower.is_included(),
+                std::cmp::Ordering::Greater => true,
+            };
+            if !is_in {
+                self.entries.remove(0);
+                self.start += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[inline]
 fn copy<K: AsRef<[u8]>, E>(
     node: &Node<'_>,
-    range: &RangeCursor,
+    range: &RangeCursor<'_>,
     max: usize,
     out: &mut RangeBatch,
     resolve: &mut impl FnMut(Location) -> Result<K, E>,
@@ -259,16 +383,25 @@ fn copy<K: AsRef<[u8]>, E>(
     out.is_back = is_back;
     leaf.read(|| {
         out.entries.clear();
-        // A bound outside the leaf needs no search.
+        // A bound outside the leaf needs no search. From the front, the leaf was found by it.
         let lower = range
             .lower
             .key()
-            .filter(|key| *key >= node.low().as_slice());
-        let start = match lower.map(|key| leaf.search(key, resolve)).transpose()? {
+            .filter(|key| !is_back || *key >= node.low().as_slice());
+        let mut is_first_unsure = false;
+        let start = match lower.map(|key| (key, leaf.seek(key))) {
             None => 0,
-            Some(Ok(at)) if range.lower.is_included() => at,
-            Some(Ok(at)) => at + 1,
-            Some(Err(at)) => at,
+            Some((_, Sought::Found(at))) => at + usize::from(!range.lower.is_included()),
+            Some((_, Sought::Absent(at))) => at,
+            // To be read when the records around it are on their way, too.
+            Some((_, Sought::Tied(tied))) if !is_back && tied.len() == 1 => {
+                is_first_unsure = true;
+                tied.start
+            }
+            Some((key, Sought::Tied(tied))) => match leaf.search_tied(tied, key, resolve)? {
+                Ok(at) => at + usize::from(!range.lower.is_included()),
+                Err(at) => at,
+            },
         };
         let upper = range.upper.key();
         let upper = upper.filter(|key| node.high().is_none_or(|high| *key < high.as_slice()));
@@ -278,38 +411,41 @@ fn copy<K: AsRef<[u8]>, E>(
             Some(Ok(at) | Err(at)) => at,
         };
         let count = end.saturating_sub(start);
-        let taken = count.min(max);
-        let entry = |at| {
-            let slot = leaf.slot(at);
-            Some(Entry {
-                location: slot.location()?,
+        let taken = count.min(max + usize::from(is_first_unsure));
+        let mut is_verified = true;
+        let entry = |slot: Slot| {
+            is_verified &= slot.is_verified();
+            Entry {
+                // Without one, the slot is from the middle of a change, and read again.
+                location: slot.location().unwrap_or(NOWHERE),
                 verified: slot.is_verified(),
                 tombstone: false,
-            })
+            }
         };
         out.entries.reserve(taken);
         if is_back {
             out.start = end.saturating_sub(1);
-            let slots = (0..end).rev().take(taken);
-            out.entries.extend(slots.filter_map(entry));
+            let slots = leaf.tails(end.saturating_sub(taken)..end).rev();
+            out.entries.extend(slots.map(entry));
         } else {
             out.start = start;
-            let slots = (start..).take(taken);
-            out.entries.extend(slots.filter_map(entry));
+            let slots = leaf.tails(start..start.saturating_add(taken));
+            out.entries.extend(slots.map(entry));
         }
-        Ok(if taken < count {
-            Seen::Part
-        } else {
-            Seen::Rest
+        out.is_verified = is_verified;
+        Ok(Seen {
+            is_rest: taken == count,
+            is_first_unsure: is_first_unsure && taken > 0,
         })
     })
 }
 
-impl RangeCursor {
-    /// Takes what was seen off the range.
-    fn pass(&mut self, node: &Node<'_>, seen: Seen, last: Option<Location>, is_back: bool) {
-        let edge = match (seen, last) {
-            (Seen::Part, Some(last)) => Some(Edge::Seen(last)),
+impl<'k> RangeCursor<'k> {
+    /// Takes what was seen off the range: the rest of it that is in the leaf, or all up to
+    /// the last location.
+    fn pass(&mut self, node: &Node<'_>, is_rest: bool, last: Option<Location>, is_back: bool) {
+        let edge = match (is_rest, last) {
+            (false, Some(last)) => Some(Edge::Seen(last)),
             _ if is_back => self.edge_below(node),
             _ => self.edge_above(node),
         };
@@ -321,23 +457,23 @@ impl RangeCursor {
     }
 
     /// Where the range goes on above a leaf, if it does.
-    fn edge_above(&self, node: &Node<'_>) -> Option<Edge> {
+    fn edge_above(&self, node: &Node<'_>) -> Option<Edge<'k>> {
         let high = node.high()?;
         let goes_on = match &self.upper {
             Edge::Included(key) => key.as_slice() >= high.as_slice(),
             Edge::Excluded(key) => key.as_slice() > high.as_slice(),
             Edge::Open | Edge::Seen(_) => true,
         };
-        goes_on.then(|| Edge::Included(high.clone()))
+        goes_on.then(|| Edge::Included(Key::Met(high.clone())))
     }
 
     /// Where the range goes on below a leaf, if it does.
-    fn edge_below(&self, node: &Node<'_>) -> Option<Edge> {
+    fn edge_below(&self, node: &Node<'_>) -> Option<Edge<'k>> {
         let low = node.low().as_slice();
         let goes_on = match self.lower.key() {
             Some(key) => key < low,
             None => !low.is_empty(),
         };
-        goes_on.then(|| Edge::Excluded(node.low().clone()))
+        goes_on.then(|| Edge::Excluded(Key::Met(node.low().clone())))
     }
 }

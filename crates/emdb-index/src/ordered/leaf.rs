@@ -65,6 +65,16 @@ pub(super) enum State {
     Retired,
 }
 
+/// Where a key is in a leaf, as far as stubs tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Sought {
+    Found(usize),
+    /// It would be there.
+    Absent(usize),
+    /// Equal to it, or right below or above it.
+    Tied(Range<usize>),
+}
+
 /// The order in which keys came to a leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trend {
@@ -204,19 +214,39 @@ impl Leaf {
         key: &[u8],
         resolve: &mut impl FnMut(Location) -> Result<K, E>,
     ) -> Result<Result<usize, usize>, E> {
+        match self.seek(key) {
+            Sought::Found(at) => Ok(Ok(at)),
+            Sought::Absent(at) => Ok(Err(at)),
+            Sought::Tied(tied) => self.search_tied(tied, key, resolve),
+        }
+    }
+
+    /// What the leaf itself knows of where a key is.
+    #[inline]
+    pub(super) fn seek(&self, key: &[u8]) -> Sought {
         let Some(rest) = key.strip_prefix(self.prefix()) else {
             let is_below = key < self.prefix();
-            return Ok(Err(if is_below { 0 } else { self.len() }));
+            return Sought::Absent(if is_below { 0 } else { self.len() });
         };
         let stub = Stub::new(rest);
         let equals = self.equals(stub);
         if equals.is_empty() {
-            return Ok(Err(equals.start));
+            Sought::Absent(equals.start)
+        } else if stub.is_whole() {
+            Sought::Found(equals.start)
+        } else {
+            Sought::Tied(equals)
         }
-        if stub.is_whole() {
-            return Ok(Ok(equals.start));
-        }
-        let Range { mut start, mut end } = equals;
+    }
+
+    /// Where a key is, or would be, among slots that its stub is equal to.
+    pub(super) fn search_tied<K: AsRef<[u8]>, E>(
+        &self,
+        tied: Range<usize>,
+        key: &[u8],
+        resolve: &mut impl FnMut(Location) -> Result<K, E>,
+    ) -> Result<Result<usize, usize>, E> {
+        let Range { mut start, mut end } = tied;
         while start < end {
             let middle = start.midpoint(end);
             let Some(location) = self.slot(middle).location() else {
@@ -247,7 +277,11 @@ impl Leaf {
         if start == len || self.head(start) != stub.head {
             return start..start;
         }
-        let end = partition(start..len, |at| self.head(at) == stub.head);
+        // Most heads are there once.
+        let end = match start + 1 < len && self.head(start + 1) == stub.head {
+            true => partition(start..len, |at| self.head(at) == stub.head),
+            false => start + 1,
+        };
         let start = partition(start..end, |at| self.slot(at).stub() < stub);
         start..partition(start..end, |at| self.slot(at).stub() == stub)
     }
@@ -267,6 +301,18 @@ impl Leaf {
             head: self.head(at),
             tail: tail.map_or(0, |word| word.load(Ordering::Acquire)),
         }
+    }
+
+    /// The second words of some slots; their first words are left out.
+    #[inline]
+    pub(super) fn tails(&self, range: Range<usize>) -> impl DoubleEndedIterator<Item = Slot> + '_ {
+        let (_, tails) = self.words.split_at(self.capacity());
+        let tails = tails.get(range).unwrap_or_default().iter();
+        // Acquire: as in `slot`.
+        tails.map(|tail| Slot {
+            head: 0,
+            tail: tail.load(Ordering::Acquire),
+        })
     }
 
     pub(super) fn slots(&self) -> impl Iterator<Item = Slot> + '_ {

@@ -27,6 +27,9 @@ pub(super) fn by_key(
 ) -> Result<Vec<Placed>> {
     let unplaced = |position| Placed { next: 0, position };
     let mut all: Vec<_> = positions.map(unplaced).collect();
+    if is_sorted(journal, &all)? {
+        return Ok(all);
+    }
     // Parts whose keys have so many bytes in common.
     let mut parts = vec![(0..all.len(), 0)];
     while let Some((range, common)) = parts.pop() {
@@ -55,6 +58,20 @@ pub(super) fn by_key(
         }
     }
     Ok(all)
+}
+
+/// Whether they came in that order. Looks at no record behind the first that did not.
+fn is_sorted(journal: &Journal, all: &[Placed]) -> Result<bool> {
+    let mut last = None;
+    for (at, placed) in all.iter().enumerate() {
+        prefetch(journal, all, at);
+        let next = (journal.key(placed.position)?, placed.position);
+        if last.is_some_and(|last| last > next) {
+            return Ok(false);
+        }
+        last = Some(next);
+    }
+    Ok(true)
 }
 
 /// How many bytes all keys have in common behind the first `from`.
