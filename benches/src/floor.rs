@@ -2,8 +2,10 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+#[cfg(unix)]
 use std::os::unix::fs::FileExt;
+#[cfg(windows)]
+use std::os::windows::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -48,12 +50,19 @@ fn fill(frame: &mut [u8], key: &[u8; KEY_BYTES], value: &[u8; VALUE_BYTES]) {
     frame[..4].copy_from_slice(&crc.to_le_bytes());
 }
 
+#[cfg(target_os = "linux")]
 fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
     // SAFETY: the descriptor is open.
     match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes as i64) } {
         0 => Ok(()),
         error => Err(io::Error::from_raw_os_error(error)),
     }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    file.set_len(bytes)
 }
 
 /// A table like the engine's, but plain: 8-byte entries in cache-line buckets over
@@ -167,7 +176,10 @@ impl BareFile {
     ) -> io::Result<()> {
         let mut frame = [0; FRAME_BYTES];
         fill(&mut frame, key, value);
+        #[cfg(unix)]
         self.file.write_all_at(&frame, self.at)?;
+        #[cfg(windows)]
+        assert_eq!(self.file.seek_write(&frame, self.at)?, frame.len());
         self.at += FRAME_BYTES as u64;
         self.file.sync_data()
     }

@@ -33,6 +33,7 @@ struct Region {
     len: usize,
     /// Whether pages are read-only until `Map::protect` opens them.
     protected: bool,
+    #[cfg_attr(not(unix), expect(dead_code, reason = "keeps the memory mapped"))]
     memory: Memory,
 }
 

@@ -6,6 +6,7 @@ mod common;
 
 use std::fs;
 use std::io::Write;
+#[cfg(target_os = "linux")]
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 

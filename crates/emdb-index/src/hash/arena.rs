@@ -92,7 +92,7 @@ struct Stock {
 /// Keeps a chunk's memory.
 #[derive(Debug)]
 struct Chunk {
-    #[cfg_attr(loom, expect(dead_code, reason = "keeps the memory"))]
+    #[cfg_attr(any(loom, not(unix)), expect(dead_code, reason = "keeps the memory"))]
     memory: Memory,
     metas: Slice<Meta>,
 }
@@ -101,7 +101,7 @@ struct Chunk {
 enum Memory {
     Heap(#[expect(dead_code, reason = "keeps the memory")] Slice<Segment>),
     #[cfg(not(loom))]
-    Map(Arc<MmapMut>),
+    Map(#[cfg_attr(not(unix), expect(dead_code, reason = "keeps the memory"))] Arc<MmapMut>),
     Image(#[expect(dead_code, reason = "keeps the memory")] Image),
 }
 

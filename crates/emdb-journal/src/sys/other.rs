@@ -1,7 +1,7 @@
 //! Platforms without Unix calls: maps end with the file, and appends are written.
 
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io;
 use std::path::Path;
 
 /// Whether a map may reach past the end of its file.
@@ -21,26 +21,26 @@ pub(crate) unsafe fn protect(_start: *mut u8, _len: usize, _writable: bool) -> i
 }
 
 /// Writes all of `bytes` at `position`.
-pub(crate) fn write_all_at(mut file: &File, bytes: &[u8], position: u64) -> io::Result<()> {
-    #[cfg(windows)]
-    {
-        use std::os::windows::fs::FileExt;
-        let (mut bytes, mut position) = (bytes, position);
-        while !bytes.is_empty() {
-            let written = file.seek_write(bytes, position)?;
-            if written == 0 {
-                return Err(io::Error::from(io::ErrorKind::WriteZero));
-            }
-            bytes = bytes.get(written..).unwrap_or(&[]);
-            position += written as u64;
+#[cfg(windows)]
+pub(crate) fn write_all_at(file: &File, mut bytes: &[u8], mut position: u64) -> io::Result<()> {
+    use std::os::windows::fs::FileExt;
+    while !bytes.is_empty() {
+        let written = file.seek_write(bytes, position)?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
         }
-        return Ok(());
+        bytes = bytes.get(written..).unwrap_or(&[]);
+        position += written as u64;
     }
-    #[allow(unreachable_code, reason = "only one of the two is compiled to run")]
-    {
-        file.seek(SeekFrom::Start(position))?;
-        file.write_all(bytes)
-    }
+    Ok(())
+}
+
+/// Writes all of `bytes` at `position`.
+#[cfg(not(windows))]
+pub(crate) fn write_all_at(mut file: &File, bytes: &[u8], position: u64) -> io::Result<()> {
+    use std::io::{Seek, SeekFrom, Write};
+    file.seek(SeekFrom::Start(position))?;
+    file.write_all(bytes)
 }
 
 /// Allocates every byte of the file below `end`; not possible here.

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex};
 use emdb::{Cipher, Emdb, EmdbBuilder, EncryptionInput, Error};
 use emdb_journal::SimulatedMedium;
 
-use crate::{KEY, beside, keyed};
+#[cfg(unix)]
+use crate::beside;
+use crate::{KEY, keyed};
 
 const SECRETS: [&str; 5] = [
     "planted-key",

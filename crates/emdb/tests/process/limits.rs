@@ -8,8 +8,13 @@ use emdb::{Emdb, Error};
 
 use crate::{alone, directory, in_child, run_child};
 
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+type Resource = libc::__rlimit_resource_t;
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+type Resource = libc::c_int;
+
 /// Limits this process.
-fn limit(what: libc::__rlimit_resource_t, to: u64) {
+fn limit(what: Resource, to: u64) {
     let limit = libc::rlimit {
         rlim_cur: to,
         rlim_max: libc::RLIM_INFINITY,
