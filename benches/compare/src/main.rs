@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use engine::Outcome;
 use options::Options;
-use results::Results;
+use results::Run;
 
 /// The versions that were built in.
 const LOCK: &str = include_str!("../Cargo.lock");
@@ -51,28 +51,33 @@ fn run(options: &Options) -> Outcome<()> {
     }
     // A missing baseline is better known before than after.
     let baseline = options.baseline.then(output::load_baseline).transpose()?;
+    let date = output::date();
+    let folder = options.append.clone();
+    let folder = folder.unwrap_or_else(|| output::root().join(&date));
+    std::fs::create_dir_all(&folder)?;
+    let mut results = output::load(&folder)?;
+    if ![0, options.items].contains(&results.items) {
+        return Err(format!("the results there are of {} records", results.items).into());
+    }
+    results.items = options.items;
     let data = options.dir.clone().unwrap_or_else(output::root);
     let data = data.join(format!("data-{}", std::process::id()));
     std::fs::create_dir_all(&data)?;
     if ["tmpfs", "ramfs"].contains(&system::file_system(&data).as_str()) {
         eprintln!("warning: the databases are in memory, syncs cost nothing; see --dir");
     }
-    let mut results = Results {
-        date: output::date(),
+    let engines = options.engines.iter();
+    let run = Run {
+        date,
         command: options.command.clone(),
-        machine: system::machine(&data),
-        versions: options
-            .engines
-            .iter()
-            .map(|engine| version(engine))
-            .collect(),
-        items: options.items,
         repeat: options.repeat,
-        engines: options.engines.clone(),
-        rows: Vec::new(),
-        cut_short: Vec::new(),
+        machine: system::machine(&data),
+        versions: engines.map(|engine| version(engine)).collect(),
     };
-    let done = runner::run(options, &data, &mut results);
+    results.begin(run, &options.engines);
+    let done = runner::run(options, &data, &mut results, |results| {
+        output::save(results, &folder)
+    });
     if options.build && done.is_ok() {
         build::run(options, &data, &mut results);
     }
@@ -82,10 +87,10 @@ fn run(options: &Options) -> Outcome<()> {
     if let Some(baseline) = &baseline {
         output::compare(baseline, &results);
     }
-    let folder = output::write(&results)?;
+    output::write(&results, &folder)?;
     println!(
         "\nresults.json, results.csv and report.html are in {}",
-        folder.display()
+        folder.canonicalize()?.display()
     );
     if options.save_baseline {
         output::save_baseline(&results)?;

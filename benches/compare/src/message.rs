@@ -59,13 +59,17 @@ pub enum Result {
     },
     NotAvailable(String),
     Failed(String),
+    /// It was stopped after so many seconds.
+    TooLong(u64),
+    /// It was not begun, because something before it took too long.
+    NotRun(String),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Message {
-    /// A row begins; for the progress bar.
-    Begin(String),
+    /// These rows begin, which are measured together.
+    Begin(Vec<Row>),
     Row(Row, Result),
     /// The suite is over. Rows it did not tell of went as this says.
     End(Option<Result>),
@@ -75,9 +79,12 @@ pub enum Message {
 
 impl Message {
     pub fn print(&self) {
-        if let Ok(line) = serde_json::to_string(self) {
-            println!("{MARK}{line}");
-        }
+        println!("{}", self.line());
+    }
+
+    pub fn line(&self) -> String {
+        let text = serde_json::to_string(self).unwrap_or_default();
+        format!("{MARK}{text}")
     }
 
     pub fn parse(line: &str) -> Option<Self> {

@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::engine::Outcome;
 use crate::suite::{SUITES, Task};
@@ -18,6 +19,8 @@ Usage: cargo xtask bench [options]
   --dir PATH         where the databases are made (default: target/bench)
   --repeat N         runs of everything; medians and spread (default 3)
   --threads 1,2,4    threads of the reads; YCSB takes those up to 2
+  --limit SECONDS    stops an engine's suite at a row that takes longer (default 2,700)
+  --append DIR       gathers the results of several runs in one folder and table
   --save-baseline    keeps the results to compare later ones with
   --baseline         shows what got slower since
 ";
@@ -33,6 +36,10 @@ pub struct Options {
     pub dir: Option<PathBuf>,
     pub repeat: u32,
     pub threads: Vec<usize>,
+    /// An engine that says nothing for so long is stopped.
+    pub limit: Duration,
+    /// The folder of earlier results to add to.
+    pub append: Option<PathBuf>,
     pub save_baseline: bool,
     pub baseline: bool,
     pub help: bool,
@@ -69,6 +76,8 @@ impl Options {
             dir: None,
             repeat: 0,
             threads: vec![1, 2, 4],
+            limit: Duration::from_secs(45 * 60),
+            append: None,
             save_baseline: false,
             baseline: false,
             help: false,
@@ -111,6 +120,10 @@ impl Options {
                         .map(str::parse)
                         .collect::<Result<_, _>>()?;
                 }
+                "--limit" => {
+                    options.limit = Duration::from_secs(value()?.replace('_', "").parse()?)
+                }
+                "--append" => options.append = Some(value()?.into()),
                 "--save-baseline" => options.save_baseline = true,
                 "--baseline" => options.baseline = true,
                 "--help" | "-h" => options.help = true,
@@ -136,6 +149,9 @@ impl Options {
                 .any(|count| !(1..=1024).contains(count))
         {
             return Err("--threads takes numbers from 1 to 1,024".into());
+        }
+        if options.limit.is_zero() {
+            return Err("--limit takes 1 or more".into());
         }
         Ok(options)
     }

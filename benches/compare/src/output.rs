@@ -1,6 +1,7 @@
 //! Where results go: a folder of the day, and the baseline.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,17 +14,31 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bench")
 }
 
-/// Writes the three files; the folder they are in.
-pub fn write(results: &Results) -> Outcome<PathBuf> {
-    let folder = root().join(&results.date);
-    fs::create_dir_all(&folder)?;
-    fs::write(
-        folder.join("results.json"),
-        serde_json::to_string_pretty(results)?,
-    )?;
+/// Keeps what there is so far.
+pub fn save(results: &Results, folder: &Path) -> Outcome<()> {
+    let text = serde_json::to_string_pretty(results)?;
+    let fresh = folder.join("results.json.new");
+    fs::write(&fresh, text)?;
+    Ok(fs::rename(fresh, folder.join("results.json"))?)
+}
+
+/// Writes the three files.
+pub fn write(results: &Results, folder: &Path) -> Outcome<()> {
+    save(results, folder)?;
     fs::write(folder.join("results.csv"), results.csv())?;
-    fs::write(folder.join("report.html"), report::html(results)?)?;
-    Ok(folder.canonicalize()?)
+    Ok(fs::write(
+        folder.join("report.html"),
+        report::html(results)?,
+    )?)
+}
+
+/// What earlier runs left in the folder; nothing if it is new.
+pub fn load(folder: &Path) -> Outcome<Results> {
+    match fs::read_to_string(folder.join("results.json")) {
+        Ok(text) => Ok(serde_json::from_str(&text)?),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Results::default()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn baseline_path() -> PathBuf {
@@ -44,7 +59,8 @@ pub fn load_baseline() -> Outcome<Results> {
 
 /// Shows what got slower, or larger, by more than the spread of both runs and 5 %.
 pub fn compare(old: &Results, new: &Results) {
-    println!("\nagainst the baseline of {}:", old.date);
+    let date = old.runs.first().map_or("", |run| run.date.as_str());
+    println!("\nagainst the baseline of {date}:");
     if old.items != new.items {
         println!("  it had {} records, this run {}", old.items, new.items);
         return;

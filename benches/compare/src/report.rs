@@ -20,7 +20,8 @@ code{background:#f4f4f4;padding:.1em .3em}";
 
 pub fn html(results: &Results) -> Outcome<String> {
     let mut html = String::new();
-    let title = format!("emdb and its peers, {}", results.date);
+    let date = results.runs.first().map_or("", |run| run.date.as_str());
+    let title = format!("emdb and its peers, {date}");
     write!(
         html,
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\
@@ -48,21 +49,28 @@ pub fn html(results: &Results) -> Outcome<String> {
 fn facts(html: &mut String, results: &Results) -> Outcome<()> {
     writeln!(
         html,
-        "<p><code>{}</code><br>{} records, {} run(s) of each row; medians, and &plusmn; half the \
-         distance of the extremes.</p><table>",
-        escaped(&results.command),
-        results.items,
-        results.repeat
+        "<p>{} records; medians, and &plusmn; half the distance of the extremes.</p>",
+        results.items
     )?;
-    for (name, value) in results.machine.iter().chain(&results.versions) {
+    for (at, run) in results.runs.iter().enumerate() {
         writeln!(
             html,
-            "<tr><td>{}</td><td>{}</td></tr>",
-            escaped(name),
-            escaped(value)
+            "<p>Run {}, {}: <code>{}</code>, each row measured {} time(s).</p><table>",
+            at + 1,
+            run.date,
+            escaped(&run.command),
+            run.repeat
         )?;
+        for (name, value) in run.machine.iter().chain(&run.versions) {
+            writeln!(
+                html,
+                "<tr><td>{}</td><td>{}</td></tr>",
+                escaped(name),
+                escaped(value)
+            )?;
+        }
+        html.push_str("</table>\n");
     }
-    html.push_str("</table>\n");
     Ok(())
 }
 
@@ -112,7 +120,7 @@ fn section(html: &mut String, results: &Results, suite: &str) -> Outcome<()> {
     for engine in &results.engines {
         write!(html, "<th>{engine}</th>")?;
     }
-    html.push_str("<th>ratio</th></tr>\n");
+    html.push_str("<th>ratio</th><th>run</th></tr>\n");
     for measured in &rows {
         line(html, results, measured)?;
     }
@@ -162,13 +170,14 @@ fn line(html: &mut String, results: &Results, measured: &Measured) -> Outcome<()
                     "<td class=\"{class}\" title=\"{syncs} syncs. {note}\">{text}</td>"
                 )?;
             }
-            Cell::NotAvailable { why } => {
+            Cell::NotAvailable { why } | Cell::NotRun { why } => {
                 write!(
                     html,
                     "<td class=\"na\" title=\"{}\">{text}</td>",
                     escaped(why)
                 )?;
             }
+            Cell::TooLong { .. } => write!(html, "<td class=\"failed\">{text}</td>")?,
             Cell::Failed { why } => {
                 write!(html, "<td class=\"failed\">{text}<br>{}</td>", escaped(why))?;
             }
@@ -182,10 +191,11 @@ fn line(html: &mut String, results: &Results, measured: &Measured) -> Outcome<()
                 "wins"
             };
             let ratio = table::ratio(standing.ratio);
-            writeln!(html, "<td class=\"{class}\">{ratio}</td></tr>")?;
+            write!(html, "<td class=\"{class}\">{ratio}</td>")?;
         }
-        None => html.push_str("<td></td></tr>\n"),
+        None => html.push_str("<td></td>"),
     }
+    writeln!(html, "<td>{}</td></tr>", measured.runs_named())?;
     Ok(())
 }
 

@@ -6,21 +6,31 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 
 use crate::message::{Result, Row};
+use crate::options::ENGINES;
+use crate::suite::SUITES;
 
-/// One run of the command. `Deserialize` is for the baseline.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// The results of one run of the command, or of several that were gathered. `Deserialize` is for
+/// the baseline and for `--append`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Results {
-    pub date: String,
-    pub command: String,
-    pub machine: Vec<(String, String)>,
-    pub versions: Vec<(String, String)>,
     pub items: u64,
-    pub repeat: u32,
+    /// All that ran, in the order of the columns.
     pub engines: Vec<String>,
+    pub runs: Vec<Run>,
     pub rows: Vec<Measured>,
     /// Engines and suites that ended early, with what the missing rows came to.
     #[serde(skip)]
     pub cut_short: Vec<(String, String, Result)>,
+}
+
+/// One run of the command.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Run {
+    pub date: String,
+    pub command: String,
+    pub repeat: u32,
+    pub machine: Vec<(String, String)>,
+    pub versions: Vec<(String, String)>,
 }
 
 /// A row with what every engine made of it.
@@ -28,6 +38,24 @@ pub struct Results {
 pub struct Measured {
     pub row: Row,
     pub cells: BTreeMap<String, Cell>,
+    /// For each engine the run that its cell is of, counted from 1.
+    pub runs: BTreeMap<String, usize>,
+}
+
+impl Measured {
+    /// The runs that the row is of, as `1` or `1, 2`.
+    pub fn runs_named(&self) -> String {
+        let mut runs: Vec<_> = self.runs.values().collect();
+        runs.sort_unstable();
+        runs.dedup();
+        let runs: Vec<_> = runs.into_iter().map(ToString::to_string).collect();
+        runs.join(", ")
+    }
+
+    fn set(&mut self, engine: &str, run: usize, cell: Cell) {
+        self.cells.insert(engine.to_owned(), cell);
+        self.runs.insert(engine.to_owned(), run);
+    }
 }
 
 /// What one engine made of a row.
@@ -47,6 +75,12 @@ pub enum Cell {
         why: String,
     },
     Failed {
+        why: String,
+    },
+    TooLong {
+        seconds: u64,
+    },
+    NotRun {
         why: String,
     },
 }
@@ -78,6 +112,8 @@ impl Cell {
             },
             Result::NotAvailable(why) => Self::NotAvailable { why },
             Result::Failed(why) => Self::Failed { why },
+            Result::TooLong(seconds) => Self::TooLong { seconds },
+            Result::NotRun(why) => Self::NotRun { why },
         }
     }
 
@@ -96,14 +132,8 @@ impl Cell {
                 values.push(value);
                 (*median, *spread) = summary(values);
             }
-            (
-                Self::Figures { .. } | Self::NotAvailable { .. },
-                other @ (Result::Failed(_) | Result::NotAvailable(_)),
-            ) => {
-                *self = Self::new(other);
-            }
-            (Self::NotAvailable { .. }, figure) => *self = Self::new(figure),
-            (Self::Failed { .. }, _) => {}
+            (Self::Figures { .. } | Self::NotAvailable { .. }, other) => *self = Self::new(other),
+            (Self::Failed { .. } | Self::TooLong { .. } | Self::NotRun { .. }, _) => {}
         }
     }
 }
@@ -131,64 +161,89 @@ fn summary(values: &[f64]) -> (f64, f64) {
 }
 
 impl Results {
+    /// Begins a run, whose cells take the place of those of earlier ones.
+    pub fn begin(&mut self, run: Run, engines: &[String]) {
+        self.runs.push(run);
+        let ran = |engine: &str| {
+            [&self.engines, engines]
+                .iter()
+                .any(|list| list.iter().any(|ran| ran == engine))
+        };
+        self.engines = ENGINES
+            .iter()
+            .filter(|engine| ran(engine))
+            .map(ToString::to_string)
+            .collect();
+    }
+
     pub fn add(&mut self, engine: &str, row: Row, result: Result) {
         let at = match self.rows.iter().position(|known| known.row.id == row.id) {
             Some(at) => at,
             None => self.place(row),
         };
+        let run = self.runs.len();
         let Some(measured) = self.rows.get_mut(at) else {
             return;
         };
+        let of_this_run = measured.runs.get(engine) == Some(&run);
         match measured.cells.get_mut(engine) {
-            Some(cell) => cell.add(result),
-            None => {
-                measured.cells.insert(engine.to_owned(), Cell::new(result));
-            }
+            Some(cell) if of_this_run => cell.add(result),
+            _ => measured.set(engine, run, Cell::new(result)),
         }
     }
 
-    /// A new row stands behind the rows of its suite, where another engine had no such row.
+    /// A new row stands behind the rows of its suite, and of those before it.
     fn place(&mut self, row: Row) -> usize {
-        let suite = suite_of(&row.id).to_owned();
+        let place = |row: &Row| {
+            let suite = suite_of(&row.id);
+            let known = SUITES.iter().position(|(task, _)| task.name() == suite);
+            known.unwrap_or(SUITES.len())
+        };
         let last = self
             .rows
             .iter()
-            .rposition(|known| suite_of(&known.row.id) == suite);
-        let at = last.map_or(self.rows.len(), |last| last + 1);
-        let cells = BTreeMap::new();
-        self.rows.insert(at, Measured { row, cells });
+            .rposition(|known| place(&known.row) <= place(&row));
+        let at = last.map_or(0, |last| last + 1);
+        let measured = Measured {
+            row,
+            cells: BTreeMap::new(),
+            runs: BTreeMap::new(),
+        };
+        self.rows.insert(at, measured);
         at
     }
 
-    /// What an engine did not tell of a suite in this repeat went like the suite.
+    /// What an engine did not tell of a suite in this repeat went like the suite; in repeat 0
+    /// what nothing is known of.
     pub fn fill(&mut self, engine: &str, suite: &str, repeat: u32, result: &Result) {
+        let run = self.runs.len();
         for measured in &mut self.rows {
             if suite_of(&measured.row.id) != suite {
                 continue;
             }
+            let of_this_run = measured.runs.get(engine) == Some(&run);
             match measured.cells.get_mut(engine) {
-                None => {
-                    let cell = Cell::new(result.clone());
-                    measured.cells.insert(engine.to_owned(), cell);
-                }
-                Some(cell) => {
+                Some(cell) if of_this_run => {
                     if cell.runs().is_some_and(|runs| runs < repeat as usize) {
                         cell.add(result.clone());
                     }
                 }
+                Some(_) if repeat == 0 => {}
+                _ => measured.set(engine, run, Cell::new(result.clone())),
             }
         }
     }
 
     pub fn csv(&self) -> String {
-        let mut csv = "row,label,unit,engine,median,spread,syncs,values,why\n".to_owned();
-        for Measured { row, cells } in &self.rows {
+        let mut csv = "row,label,unit,engine,run,median,spread,syncs,values,why\n".to_owned();
+        for Measured { row, cells, runs } in &self.rows {
             for engine in &self.engines {
                 let Some(cell) = cells.get(engine) else {
                     continue;
                 };
                 let (id, label, unit) = (&row.id, &row.label, row.unit.name());
-                let _ = write!(csv, "{id},{},{unit},{engine},", quoted(label));
+                let run = runs.get(engine).copied().unwrap_or_default();
+                let _ = write!(csv, "{id},{},{unit},{engine},{run},", quoted(label));
                 let _ = match cell {
                     Cell::Figures {
                         median,
@@ -205,6 +260,12 @@ impl Results {
                     }
                     Cell::Failed { why } => {
                         writeln!(csv, ",,,,{}", quoted(&format!("failed: {why}")))
+                    }
+                    Cell::TooLong { seconds } => {
+                        writeln!(csv, ",,,,{}", quoted(&format!("more than {seconds} s")))
+                    }
+                    Cell::NotRun { why } => {
+                        writeln!(csv, ",,,,{}", quoted(&format!("not run: {why}")))
                     }
                 };
             }
@@ -235,38 +296,67 @@ mod tests {
 
     #[test]
     fn what_a_dead_worker_did_not_tell_is_failed_and_the_rest_stays() {
-        let mut results = Results {
-            date: String::new(),
-            command: String::new(),
-            machine: vec![],
-            versions: vec![],
-            items: 1,
-            repeat: 1,
-            engines: vec!["a".into(), "b".into()],
-            rows: vec![],
-            cut_short: vec![],
-        };
-        let row = |id: &str| Row {
-            id: id.into(),
-            label: id.into(),
-            unit: Unit::PerSecond,
-        };
-        let figure = |value| Result::Figure {
-            value,
-            syncs: 0,
-            note: None,
-        };
+        let mut results = Results::default();
         for id in ["core/x", "core/y", "keys/z"] {
             results.add("a", row(id), figure(1.0));
         }
         results.add("b", row("core/x"), figure(2.0));
         results.fill("b", "core", 1, &Result::Failed("signal 6".into()));
-        let cell = |id: &str, engine: &str| {
-            let measured = results.rows.iter().find(|measured| measured.row.id == id);
-            measured.and_then(|measured| measured.cells.get(engine))
-        };
-        assert_eq!(cell("core/x", "b").and_then(Cell::median), Some(2.0));
-        assert!(matches!(cell("core/y", "b"), Some(Cell::Failed { .. })));
-        assert!(cell("keys/z", "b").is_none());
+        assert_eq!(median(&results, "core/x", "b"), Some(2.0));
+        assert!(matches!(
+            cell(&results, "core/y", "b"),
+            Some(Cell::Failed { .. })
+        ));
+        assert!(cell(&results, "keys/z", "b").is_none());
+    }
+
+    #[test]
+    fn a_later_run_takes_the_place_of_what_it_measured_again() {
+        let mut results = Results::default();
+        results.begin(Run::default(), &["redb".into(), "emdb".into()]);
+        for id in ["keys/x", "keys/y"] {
+            results.add("emdb", row(id), figure(1.0));
+            results.add("redb", row(id), figure(1.0));
+        }
+        results.begin(Run::default(), &["lmdb".into(), "emdb".into()]);
+        results.add("emdb", row("core/z"), figure(3.0));
+        results.add("emdb", row("keys/x"), figure(4.0));
+        results.add("emdb", row("keys/x"), figure(6.0));
+        results.fill("emdb", "keys", 1, &Result::NotRun("too long".into()));
+        assert_eq!(median(&results, "keys/x", "emdb"), Some(5.0));
+        assert!(matches!(
+            cell(&results, "keys/y", "emdb"),
+            Some(Cell::NotRun { .. })
+        ));
+        assert_eq!(median(&results, "keys/x", "redb"), Some(1.0));
+        // In the order of suites and columns, whichever was first.
+        let runs: Vec<_> = results.rows.iter().map(Measured::runs_named).collect();
+        assert_eq!(runs, ["2", "1, 2", "1, 2"]);
+        assert_eq!(results.engines, ["emdb", "redb", "lmdb"]);
+    }
+
+    fn row(id: &str) -> Row {
+        Row {
+            id: id.into(),
+            label: id.into(),
+            unit: Unit::PerSecond,
+        }
+    }
+
+    fn figure(value: f64) -> Result {
+        Result::Figure {
+            value,
+            syncs: 0,
+            note: None,
+        }
+    }
+
+    fn cell<'a>(results: &'a Results, id: &str, engine: &str) -> Option<&'a Cell> {
+        let measured = results.rows.iter().find(|measured| measured.row.id == id);
+        measured.and_then(|measured| measured.cells.get(engine))
+    }
+
+    fn median(results: &Results, id: &str, engine: &str) -> Option<f64> {
+        cell(results, id, engine).and_then(Cell::median)
     }
 }

@@ -10,16 +10,18 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::engine::Outcome;
-use crate::message::{Message, Result as RowResult};
+use crate::message::{Message, Result as RowResult, Row};
 use crate::options::Options;
 use crate::results::Results;
 use crate::worker::Order;
 
-/// An engine that says nothing for so long hangs.
-const SILENCE_MAX: Duration = Duration::from_secs(45 * 60);
-
-/// Runs everything; fills `results`.
-pub fn run(options: &Options, data: &Path, results: &mut Results) -> Outcome<()> {
+/// Runs everything; fills `results`, and has `save` keep them whenever there are more.
+pub fn run(
+    options: &Options,
+    data: &Path,
+    results: &mut Results,
+    save: impl Fn(&Results) -> Outcome<()>,
+) -> Outcome<()> {
     let runs = options.repeat as usize * options.engines.len() * options.suites.len();
     let bar = ProgressBar::new(runs as u64).with_style(ProgressStyle::with_template(
         "[{elapsed_precise}] {bar:32} {pos}/{len} {msg}",
@@ -29,8 +31,8 @@ pub fn run(options: &Options, data: &Path, results: &mut Results) -> Outcome<()>
     warm_memory(data, options.items)?;
     for repeat in 1..=options.repeat {
         for engine in &options.engines {
-            let started = Instant::now();
             for suite in &options.suites {
+                let started = Instant::now();
                 let shown = format!(
                     "{engine}, {}, run {repeat} of {}",
                     suite.name(),
@@ -44,14 +46,23 @@ pub fn run(options: &Options, data: &Path, results: &mut Results) -> Outcome<()>
                     items: options.items,
                     threads: options.threads.clone(),
                 };
-                one(&order, &bar, &shown, repeat, results);
+                let watch = Watch {
+                    engine,
+                    suite: suite.name(),
+                    repeat,
+                    limit: options.limit,
+                    shown: &shown,
+                    bar: &bar,
+                };
+                let mut worker = Command::new(std::env::current_exe()?);
+                watch.run(worker.args(order.to_args()), results);
                 std::fs::remove_dir_all(&order.folder)?;
+                save(results)?;
                 bar.inc(1);
+                bar.suspend(|| {
+                    eprintln!("{shown}: {:.1} s", started.elapsed().as_secs_f64());
+                });
             }
-            bar.suspend(|| {
-                let taken = started.elapsed().as_secs_f64();
-                eprintln!("{engine}, run {repeat}: {taken:.1} s");
-            });
         }
     }
     bar.finish_and_clear();
@@ -95,78 +106,110 @@ fn warm_memory(data: &Path, items: u64) -> Outcome<()> {
 }
 
 /// One worker, whatever becomes of it.
-fn one(order: &Order, bar: &ProgressBar, shown: &str, repeat: u32, results: &mut Results) {
-    let missing = match watch(order, bar, shown, results) {
-        Ok(None) => return,
-        Ok(Some(missing)) => missing,
-        Err(failure) => RowResult::Failed(failure.to_string()),
-    };
-    let suite = order.task.name();
-    results.fill(&order.engine, suite, repeat, &missing);
-    results
-        .cut_short
-        .push((order.engine.clone(), suite.to_owned(), missing));
+struct Watch<'a> {
+    engine: &'a str,
+    suite: &'a str,
+    repeat: u32,
+    limit: Duration,
+    shown: &'a str,
+    bar: &'a ProgressBar,
 }
 
-/// Passes on what the worker tells; what the rest of its rows came to, if it did not end well.
-fn watch(
-    order: &Order,
-    bar: &ProgressBar,
-    shown: &str,
-    results: &mut Results,
-) -> Outcome<Option<RowResult>> {
-    let mut child = Command::new(std::env::current_exe()?)
-        .args(order.to_args())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let (tell, told) = mpsc::channel();
-    let out = child.stdout.take().ok_or("no output")?;
-    let reading = thread::spawn(move || {
-        for line in BufReader::new(out).lines().map_while(Result::ok) {
-            if let Some(message) = Message::parse(&line)
-                && tell.send(message).is_err()
-            {
-                break;
-            }
-        }
-    });
-    let mut errors = child.stderr.take().ok_or("no errors")?;
-    let complaining = thread::spawn(move || {
-        let mut text = Vec::new();
-        let _ = errors.read_to_end(&mut text);
-        String::from_utf8_lossy(&text).into_owned()
-    });
-    let mut end = None;
-    loop {
-        match told.recv_timeout(SILENCE_MAX) {
-            Ok(Message::Begin(row)) => bar.set_message(format!("{shown}: {row}")),
-            Ok(Message::Row(row, result)) => results.add(&order.engine, row, result),
-            Ok(Message::End(result)) => end = Some(result),
-            Ok(Message::Helper(_)) => {}
-            Err(RecvTimeoutError::Timeout) => {
-                child.kill()?;
-                child.wait()?;
-                return Ok(Some(RowResult::Failed("it hung".to_owned())));
-            }
-            Err(RecvTimeoutError::Disconnected) => break,
-        }
+impl Watch<'_> {
+    fn run(&self, command: &mut Command, results: &mut Results) {
+        let missing = match self.listen(command, results) {
+            Ok(None) => return,
+            Ok(Some(missing)) => missing,
+            Err(failure) => RowResult::Failed(failure.to_string()),
+        };
+        results.fill(self.engine, self.suite, self.repeat, &missing);
+        let (engine, suite) = (self.engine.to_owned(), self.suite.to_owned());
+        results.cut_short.push((engine, suite, missing));
     }
-    let status = finish(&mut child)?;
-    let _ = reading.join();
-    let complaints = complaining.join().unwrap_or_default();
-    Ok(match end {
-        Some(result) if status.success() => result,
-        // It told of everything, then died: closing is a part of it.
-        _ => Some(RowResult::Failed(died(status, &complaints))),
-    })
+
+    /// Passes on what the worker tells; what the rest of its rows came to, if it did not end well.
+    fn listen(&self, command: &mut Command, results: &mut Results) -> Outcome<Option<RowResult>> {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let (tell, told) = mpsc::channel();
+        let out = child.stdout.take().ok_or("no output")?;
+        let reading = thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                if let Some(message) = Message::parse(&line)
+                    && tell.send(message).is_err()
+                {
+                    break;
+                }
+            }
+        });
+        let mut errors = child.stderr.take().ok_or("no errors")?;
+        let complaining = thread::spawn(move || {
+            let mut text = Vec::new();
+            let _ = errors.read_to_end(&mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        let (mut begun, mut end) = (Vec::new(), None);
+        loop {
+            match told.recv_timeout(self.limit) {
+                Ok(Message::Begin(rows)) => {
+                    let label = rows.first().map_or("", |row| row.label.as_str());
+                    self.bar.set_message(format!("{}: {label}", self.shown));
+                    begun = rows;
+                }
+                Ok(Message::Row(row, result)) => {
+                    begun.retain(|waiting| waiting.id != row.id);
+                    results.add(self.engine, row, result);
+                }
+                Ok(Message::End(result)) => end = Some(result),
+                Ok(Message::Helper(_)) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    child.kill()?;
+                    child.wait()?;
+                    return Ok(Some(self.stopped(begun, results)));
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        let status = finish(&mut child, self.limit)?;
+        let _ = reading.join();
+        let complaints = complaining.join().unwrap_or_default();
+        if let Some(result) = end
+            && status.success()
+        {
+            return Ok(result);
+        }
+        // If it told of everything and then died, closing is a part of it.
+        let failed = RowResult::Failed(died(status, &complaints));
+        for row in begun {
+            results.add(self.engine, row, failed.clone());
+        }
+        Ok(Some(failed))
+    }
+
+    /// The engine took longer than it may: with the rows that had begun, or between two of them.
+    fn stopped(&self, begun: Vec<Row>, results: &mut Results) -> RowResult {
+        let seconds = self.limit.as_secs();
+        let what = begun.first().map_or_else(
+            || "what is between two rows".to_owned(),
+            |row| format!("`{}`", row.label),
+        );
+        for row in begun {
+            results.add(self.engine, row, RowResult::TooLong(seconds));
+        }
+        let why = format!("{what} took more than {seconds} s");
+        self.bar
+            .suspend(|| eprintln!("{}: stopped, {why}", self.shown));
+        RowResult::NotRun(why)
+    }
 }
 
 /// Waits for a process whose output is closed.
-fn finish(child: &mut Child) -> Outcome<ExitStatus> {
+fn finish(child: &mut Child, limit: Duration) -> Outcome<ExitStatus> {
     let started = Instant::now();
-    while started.elapsed() < SILENCE_MAX {
+    while started.elapsed() < limit {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
@@ -184,5 +227,113 @@ fn died(status: ExitStatus, complaints: &str) -> String {
     match last {
         Some(last) => format!("the process ended with {status}: {last}"),
         None => format!("the process ended with {status}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Unit;
+    use crate::results::{Cell, Run};
+
+    /// Tells of one row, begins another, and goes on with what the script says.
+    fn play(engine: &str, script: &str, limit: Duration, results: &mut Results) {
+        let row = |id: &str| Row {
+            id: id.to_owned(),
+            label: id.to_owned(),
+            unit: Unit::PerSecond,
+        };
+        let figure = RowResult::Figure {
+            value: 1.0,
+            syncs: 0,
+            note: None,
+        };
+        let lines: String = [
+            Message::Begin(vec![row("core/first")]),
+            Message::Row(row("core/first"), figure),
+            Message::Begin(vec![row("core/second")]),
+        ]
+        .iter()
+        .map(|message| format!("echo '{}'; ", message.line()))
+        .collect();
+        let watch = Watch {
+            engine,
+            suite: "core",
+            repeat: 1,
+            limit,
+            shown: "",
+            bar: &ProgressBar::hidden(),
+        };
+        let mut worker = Command::new("sh");
+        watch.run(worker.args(["-c", &format!("{lines}{script}")]), results);
+    }
+
+    fn cell<'a>(results: &'a Results, id: &str, engine: &str) -> Option<&'a Cell> {
+        let measured = results.rows.iter().find(|measured| measured.row.id == id);
+        measured.and_then(|measured| measured.cells.get(engine))
+    }
+
+    #[test]
+    fn a_worker_that_dies_or_hangs_says_so_in_its_column_and_the_others_go_on() {
+        let mut results = Results::default();
+        let engines = ["redb", "lmdb", "sled"].map(str::to_owned);
+        results.begin(Run::default(), &engines);
+        let long = Duration::from_secs(60);
+        play(
+            "redb",
+            "echo 'no luck' >&2; kill -ABRT $$",
+            long,
+            &mut results,
+        );
+        // Silent for longer than it may be; it is stopped, and nothing waits for its minute.
+        play(
+            "lmdb",
+            "exec sleep 60",
+            Duration::from_secs(1),
+            &mut results,
+        );
+        let told = Message::Row(
+            Row {
+                id: "core/third".to_owned(),
+                label: "core/third".to_owned(),
+                unit: Unit::PerSecond,
+            },
+            RowResult::NotAvailable("no order".to_owned()),
+        );
+        let (row, end) = (told.line(), Message::End(None).line());
+        play(
+            "sled",
+            &format!("echo '{row}'; echo '{end}'"),
+            long,
+            &mut results,
+        );
+        let options =
+            Options::parse(&["--engines=redb,lmdb,sled", "--suites=core"].map(str::to_owned));
+        complete(&options.unwrap(), &mut results);
+
+        for engine in &engines {
+            assert_eq!(
+                cell(&results, "core/first", engine).and_then(Cell::median),
+                Some(1.0)
+            );
+        }
+        for id in ["core/second", "core/third"] {
+            match cell(&results, id, "redb") {
+                Some(Cell::Failed { why }) => assert!(why.contains("no luck"), "{why}"),
+                other => panic!("{other:?}"),
+            }
+        }
+        let second = cell(&results, "core/second", "lmdb");
+        assert!(
+            matches!(second, Some(Cell::TooLong { seconds: 1 })),
+            "{second:?}"
+        );
+        let third = cell(&results, "core/third", "lmdb");
+        assert!(matches!(third, Some(Cell::NotRun { .. })), "{third:?}");
+        let third = cell(&results, "core/third", "sled");
+        assert!(
+            matches!(third, Some(Cell::NotAvailable { .. })),
+            "{third:?}"
+        );
     }
 }

@@ -4,7 +4,7 @@ use crate::message::Unit;
 use crate::results::{Cell, Measured, Results, suite_of};
 use crate::suite::SUITES;
 
-/// emdb's columns; the ratio is that of the first of them that has a figure.
+/// emdb's columns; the ratio is that of the first of them that has the row.
 const OURS: [&str; 2] = ["emdb", "emdb-range"];
 
 /// How emdb stands in a row.
@@ -18,20 +18,23 @@ pub fn is_ours(engine: &str) -> bool {
     OURS.contains(&engine)
 }
 
-/// emdb against the best peer; none if either has no figure.
+/// emdb against the best peer; none if the row is not for emdb, or no peer has a figure.
 pub fn standing(measured: &Measured) -> Option<Standing> {
-    let ours = OURS
-        .iter()
-        .find_map(|engine| measured.cells.get(*engine).and_then(Cell::median))?;
+    let ours = OURS.iter().find_map(|engine| {
+        let cell = measured.cells.get(*engine)?;
+        (!matches!(cell, Cell::NotAvailable { .. })).then(|| cell.median())
+    })?;
     let more = measured.row.unit.more_is_better();
     let peers = measured.cells.iter().filter(|(engine, _)| !is_ours(engine));
     let (best_peer, best) = peers
         .filter_map(|(engine, cell)| Some((engine, cell.median()?)))
         .max_by(|(_, a), (_, b)| if more { a.total_cmp(b) } else { b.total_cmp(a) })?;
-    let ratio = match (ours == best, more) {
-        (true, _) => 1.0,
-        (false, true) => ours / best,
-        (false, false) => best / ours,
+    let ratio = match ours {
+        // It failed, or took too long.
+        None => 0.0,
+        Some(ours) if ours == best => 1.0,
+        Some(ours) if more => ours / best,
+        Some(ours) => best / ours,
     };
     Some(Standing {
         ratio,
@@ -66,6 +69,10 @@ pub fn print(results: &Results) {
                 None => format!("{:>width$}", "-"),
             })
             .collect();
+        let runs = match results.runs.len() {
+            1 => String::new(),
+            _ => format!("  [run {}]", measured.runs_named()),
+        };
         let end = match standing(measured) {
             Some(standing) if standing.ratio < DRAW => {
                 lost.push(format!("{} ({})", measured.row.label, standing.best_peer));
@@ -78,7 +85,7 @@ pub fn print(results: &Results) {
             Some(standing) => format!("{:>9}", ratio(standing.ratio)),
             None => String::new(),
         };
-        println!("{:label_width$}{cells}{end}", measured.row.label);
+        println!("{:label_width$}{cells}{end}{runs}", measured.row.label);
     }
     problems(results);
     println!(
@@ -98,6 +105,10 @@ fn problems(results: &Results) {
             match measured.cells.get(engine) {
                 Some(Cell::Failed { why }) if !told.contains(&why.as_str()) => {
                     println!("\n{engine} failed at {}: {why}", measured.row.id);
+                    told.push(why);
+                }
+                Some(Cell::NotRun { why }) if !told.contains(&why.as_str()) => {
+                    println!("\n{engine} stopped before {}: {why}", measured.row.id);
                     told.push(why);
                 }
                 Some(Cell::Figures {
@@ -142,6 +153,8 @@ pub fn text(cell: &Cell, unit: Unit) -> String {
         }
         Cell::NotAvailable { .. } => "n/a".to_owned(),
         Cell::Failed { .. } => "FAILED".to_owned(),
+        Cell::TooLong { seconds } => format!("> {seconds} s"),
+        Cell::NotRun { .. } => "not run".to_owned(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::engine::{self, Engine, Failure, NotAvailable, Outcome};
 use crate::message::{Message, Result as RowResult, Row, Unit};
 use crate::suite::{self, Task};
-use crate::syncs;
+use crate::{syncs, system};
 
 /// What the runner tells a worker.
 #[derive(Clone, Debug)]
@@ -54,6 +54,7 @@ impl Order {
 
 /// Runs a worker to its end; failures are told, not returned.
 pub fn run(order: &Order) {
+    system::belong_to_parent();
     let ended = match order.engine.as_str() {
         "emdb" => guarded(|| suite::run::<engine::Hash>(order)),
         "emdb-range" => guarded(|| suite::run::<engine::Ranges>(order)),
@@ -126,9 +127,7 @@ fn told_with(
     syncs_min: u64,
     action: impl FnOnce() -> Outcome<Vec<f64>>,
 ) -> Option<Vec<f64>> {
-    if let Some(row) = rows.first() {
-        Message::Begin(row.label.clone()).print();
-    }
+    Message::Begin(rows.clone()).print();
     let before = syncs::count();
     let result = guarded(action);
     let syncs = syncs::count() - before;

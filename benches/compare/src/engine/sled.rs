@@ -5,6 +5,9 @@ use std::path::Path;
 
 use super::{CACHE_BYTES, End, Engine, Outcome, Reader, Sync};
 
+/// A batch takes several KiB of memory a record until it is applied.
+const BATCH_MAX: usize = 100_000;
+
 pub struct Sled {
     db: sled::Db,
     /// The file its log is in.
@@ -12,6 +15,24 @@ pub struct Sled {
 }
 
 impl Sled {
+    /// Fills batches and applies them.
+    fn apply<T>(
+        &self,
+        items: impl Iterator<Item = Outcome<T>>,
+        mut add: impl FnMut(&mut sled::Batch, T),
+    ) -> Outcome<()> {
+        let (mut batch, mut len) = (sled::Batch::default(), 0);
+        for item in items {
+            add(&mut batch, item?);
+            len += 1;
+            if len == BATCH_MAX {
+                self.db.apply_batch(std::mem::take(&mut batch))?;
+                len = 0;
+            }
+        }
+        Ok(self.db.apply_batch(batch)?)
+    }
+
     /// `flush` ends with `sync_file_range` on Linux, which reaches neither the file's metadata
     /// nor the device's cache (spacejam/sled#1452), so the file is synced as well.
     fn end(&self, sync: Sync) -> Outcome<()> {
@@ -45,11 +66,9 @@ impl Engine for Sled {
         records: impl Iterator<Item = (K, V)>,
         sync: Sync,
     ) -> Outcome<()> {
-        let mut batch = sled::Batch::default();
-        for (key, value) in records {
+        self.apply(records.map(Ok), |batch, (key, value)| {
             batch.insert(key.as_ref(), value.as_ref());
-        }
-        self.db.apply_batch(batch)?;
+        })?;
         self.end(sync)
     }
 
@@ -58,11 +77,7 @@ impl Engine for Sled {
     }
 
     fn remove_all<K: AsRef<[u8]>>(&self, keys: impl Iterator<Item = K>) -> Outcome<()> {
-        let mut batch = sled::Batch::default();
-        for key in keys {
-            batch.remove(key.as_ref());
-        }
-        self.db.apply_batch(batch)?;
+        self.apply(keys.map(Ok), |batch, key| batch.remove(key.as_ref()))?;
         self.end(Sync::Durable)
     }
 
@@ -75,15 +90,15 @@ impl Engine for Sled {
         mut wanted: impl FnMut(&[u8]) -> bool,
         mut visit: impl FnMut(&[u8], &[u8]),
     ) -> Outcome<()> {
-        let mut batch = sled::Batch::default();
-        for entry in self.db.iter() {
-            let (key, value) = entry?;
-            if wanted(&key) {
+        let extracted = self.db.iter().filter_map(|entry| match entry {
+            Ok((key, value)) if wanted(&key) => {
                 visit(&key, &value);
-                batch.remove(key);
+                Some(Ok(key))
             }
-        }
-        self.db.apply_batch(batch)?;
+            Ok(_) => None,
+            Err(error) => Some(Err(error.into())),
+        });
+        self.apply(extracted, |batch, key| batch.remove(key))?;
         self.end(Sync::Durable)
     }
 

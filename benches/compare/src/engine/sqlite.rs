@@ -47,6 +47,17 @@ impl Sqlite {
         transaction.commit()?;
         Ok(result)
     }
+
+    fn borrow(&self) -> Outcome<Borrowed<'_>> {
+        let connection = match locked(&self.idle).pop() {
+            Some(connection) => connection,
+            None => connect(&self.path)?,
+        };
+        Ok(Borrowed {
+            pool: &self.idle,
+            connection: Some(connection),
+        })
+    }
 }
 
 impl Engine for Sqlite {
@@ -93,15 +104,15 @@ impl Engine for Sqlite {
         })
     }
 
+    fn get<T>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> T) -> Outcome<Option<T>> {
+        self.borrow()?.get(key, read)
+    }
+
     fn reader(&self) -> Outcome<Self::Reader<'_>> {
-        let connection = match locked(&self.idle).pop() {
-            Some(connection) => connection,
-            None => connect(&self.path)?,
-        };
-        Ok(Borrowed {
-            pool: &self.idle,
-            connection: Some(connection),
-        })
+        let reader = self.borrow()?;
+        // One transaction for all reads; without it each statement is one by itself.
+        reader.statement("BEGIN")?.execute([])?;
+        Ok(reader)
     }
 
     fn remove_all<K: AsRef<[u8]>>(&self, keys: impl Iterator<Item = K>) -> Outcome<()> {
@@ -188,7 +199,13 @@ impl Borrowed<'_> {
 
 impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
-        locked(self.pool).extend(self.connection.take());
+        let Some(connection) = self.connection.take() else {
+            return;
+        };
+        let ended = connection.is_autocommit() || connection.execute_batch("COMMIT").is_ok();
+        if ended {
+            locked(self.pool).push(connection);
+        }
     }
 }
 

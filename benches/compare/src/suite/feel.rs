@@ -186,6 +186,17 @@ fn sizes<E: Engine>(order: &Order) -> Outcome<()> {
             ),
             || reads::points(&db, &records, &shuffled(count, count, 3)),
         );
+        // Some verify a checksum of what is read for the first time.
+        if len > 1 << 10 {
+            measure(
+                row(
+                    format!("feel/again_{len}"),
+                    format!("again, values of {name}"),
+                    PerSecond,
+                ),
+                || reads::points(&db, &records, &shuffled(count, count, 3)),
+            );
+        }
         db.close()?;
         std::fs::remove_dir_all(folder)?;
     }
