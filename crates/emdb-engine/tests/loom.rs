@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use emdb_engine::Emdb;
 use emdb_journal::SimulatedMedium;
+use loom::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use loom::thread;
 
 /// A database with the same seed each time, since a model has to do the same each time.
@@ -104,6 +105,8 @@ fn nobody_sees_a_batch_that_is_discarded() {
             let tx = db.begin().unwrap();
             // Small records would be held back, and never reach the index.
             tx.insert("a", vec![0; 5000]).unwrap();
+            tx.insert("b", vec![0; 5000]).unwrap();
+            assert!(tx.get("a").unwrap().unwrap().len() == 5000);
             tx.rollback().unwrap();
         },
         |db| assert_eq!(get(db, "a"), b"old"),
@@ -145,4 +148,28 @@ fn a_snapshot_holds_what_was_seen_before_it() {
             }
         },
     );
+}
+
+/// What a compare-and-swap stores comes right behind what it compared with, never behind a
+/// store that came in between. Loom does not know that: it has a thread see the bit, and the
+/// value under it, behind the value that the thread itself stored over them.
+///
+/// Loom does keep swaps in order; so for loom the index swaps where else it stores over a
+/// verified bit (`primitive::store_over_swaps`). When this test fails, loom has learned it,
+/// and that is not needed any more.
+#[test]
+#[should_panic = "what was stored is gone"]
+fn loom_loses_a_store_to_a_compare_and_swap_before_it() {
+    loom::model(|| {
+        let slot = Arc::new(AtomicU64::new(0));
+        let reader = {
+            let slot = Arc::clone(&slot);
+            thread::spawn(move || {
+                let _ = slot.compare_exchange(0, 1, SeqCst, SeqCst);
+            })
+        };
+        slot.store(2, SeqCst);
+        assert_eq!(slot.load(SeqCst), 2, "what was stored is gone");
+        reader.join().unwrap();
+    });
 }

@@ -20,6 +20,18 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Stores with Release where others compare and swap.
+#[inline]
+pub(crate) fn store_over_swaps(to: &AtomicU64, value: u64) {
+    #[cfg(not(loom))]
+    to.store(value, Ordering::Release);
+    // Loom would put a swap of what was there before behind the store; no such order
+    // exists. The model `loom_loses_a_store_to_a_compare_and_swap_before_it` of emdb-engine
+    // shows it.
+    #[cfg(loom)]
+    to.swap(value, Ordering::Release);
+}
+
 /// Waits a little for another thread that is about to finish.
 pub(crate) fn pause(turn: &mut u32) {
     // A model needs to know that this thread cannot go on.

@@ -10,7 +10,7 @@
 //! So whoever finds an EMPTY slot in a bucket need not look further, whatever
 //! writers do meanwhile.
 
-use crate::primitive::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use crate::primitive::{AtomicU16, AtomicU32, AtomicU64, Ordering, store_over_swaps};
 
 use super::{
     lock::SegmentLock,
@@ -181,7 +181,7 @@ impl Segment {
     #[inline]
     pub(super) fn store(&self, at: Slot, word: Word) {
         // Release: pairs with the Acquire in `Bucket::load`, publishes the record.
-        self.0[at.bucket].0[at.slot].store(word.0, Ordering::Release);
+        store_over_swaps(&self.0[at.bucket].0[at.slot], word.0);
     }
 
     /// Whether the slot's bucket has an EMPTY slot.
@@ -202,7 +202,7 @@ impl Segment {
                 // Release: a reader that is still here on behalf of an earlier
                 // use of the segment, and sees one of these words, also sees
                 // that the directory no longer names that use.
-                slot.store(word.0, Ordering::Release);
+                store_over_swaps(slot, word.0);
             }
         }
     }

@@ -8,6 +8,7 @@
 
 mod case;
 mod oracle;
+mod trouble;
 mod verbs;
 
 use std::cell::Cell;

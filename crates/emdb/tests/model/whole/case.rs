@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use emdb::{
     Emdb, Error, FlushPolicy, Namespace, NamespaceIter, NamespaceRangeIter, Snapshot, Transaction,
-    VerifyReads,
+    ValueRef, VerifyReads,
 };
 use emdb_journal::SimulatedMedium;
 
@@ -17,16 +17,18 @@ use super::verbs::{self, Settings, Verb};
 use crate::{Bytes, Map};
 
 pub(crate) struct Case {
-    disk: Arc<SimulatedMedium>,
-    db: Emdb,
+    pub(super) disk: Arc<SimulatedMedium>,
+    pub(super) db: Emdb,
     options: u16,
-    settings: Settings,
-    writes_through: bool,
+    pub(super) settings: Settings,
+    pub(super) writes_through: bool,
     time: Arc<AtomicU64>,
     /// What was there after each operation since the last flush; the last is now.
-    versions: Vec<State>,
+    pub(super) versions: Vec<State>,
     snapshots: Vec<(Snapshot, State, u64, bool)>,
     iterators: Vec<Held>,
+    /// Values and copies of them.
+    values: Vec<(Bytes, ValueRef)>,
     /// Checkpoints there were.
     sidecars: Vec<Bytes>,
 }
@@ -73,7 +75,7 @@ impl Held {
     }
 }
 
-enum Space {
+pub(super) enum Space {
     Default(Emdb),
     Named(Namespace),
 }
@@ -107,6 +109,7 @@ impl Case {
             versions: vec![State::from([("", Arc::default())])],
             snapshots: Vec::new(),
             iterators: Vec::new(),
+            values: Vec::new(),
             sidecars: Vec::new(),
         };
         case.open(options);
@@ -114,7 +117,7 @@ impl Case {
     }
 
     /// Opens what is on the disk, with other options than before.
-    fn open(&mut self, how: u16) {
+    pub(super) fn open(&mut self, how: u16) {
         self.settings = Settings {
             ordered: !how.is_multiple_of(4),
             default_ttl: (how >> 2).is_multiple_of(4).then_some(40),
@@ -131,10 +134,14 @@ impl Case {
         if let Some(ttl) = self.settings.default_ttl {
             builder = builder.default_ttl(Duration::from_millis(ttl));
         }
+        if (how >> 7).is_multiple_of(4) {
+            builder = builder.checkpoint_every(u64::from(how >> 9) * 500);
+        }
         self.db = builder.build_on(Box::new(Arc::clone(&self.disk))).unwrap();
+        self.db.verify().unwrap();
     }
 
-    fn builder(&self) -> emdb::EmdbBuilder {
+    pub(super) fn builder(&self) -> emdb::EmdbBuilder {
         let time = Arc::clone(&self.time);
         let builder = Emdb::builder()
             .enable_range_scans(self.settings.ordered)
@@ -152,16 +159,20 @@ impl Case {
         while let Some((op, after)) = rest.split_first() {
             rest = after;
             let (through, before) = (self.writes_through, self.state().clone());
-            if op.verb == Verb::Begin {
+            if matches!(op.verb, Verb::Begin | Verb::Trouble) {
                 let steps = usize::from(op.key).min(rest.len());
                 let (inside, after) = rest.split_at(steps);
                 rest = after;
-                self.transaction(*op, inside);
+                match op.verb {
+                    Verb::Begin => self.transaction(*op, inside),
+                    _ => self.trouble(*op, inside),
+                }
             } else {
                 self.apply(*op);
             }
             // What another process wrote is not flushed until something is.
-            if through && self.writes_through && *self.state() != before {
+            if through && self.writes_through && op.verb != Verb::Trouble && *self.state() != before
+            {
                 self.flushed();
             }
         }
@@ -175,24 +186,24 @@ impl Case {
         self.db.verify().unwrap();
     }
 
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         self.time.load(Ordering::Relaxed)
     }
 
-    fn state(&self) -> &State {
+    pub(super) fn state(&self) -> &State {
         &self.versions[self.versions.len() - 1]
     }
 
-    fn push(&mut self, state: State) {
+    pub(super) fn push(&mut self, state: State) {
         self.versions.push(state);
     }
 
     /// Only what is there now can be found from here on.
-    fn flushed(&mut self) {
+    pub(super) fn flushed(&mut self) {
         self.versions.drain(..self.versions.len() - 1);
     }
 
-    fn compare(&self) {
+    pub(super) fn compare(&self) {
         assert_eq!(Dump::of(&self.db), Dump::expected(self.state(), self.now()));
     }
 
@@ -326,6 +337,8 @@ impl Case {
                 self.compare();
             }
             Verb::LosePower => self.lose_power(op),
+            Verb::OpenReadOnly => self.open_read_only(op),
+            Verb::Hold => self.hold(op),
             Verb::Insert
             | Verb::Replace
             | Verb::InsertIfAbsent
@@ -392,6 +405,44 @@ impl Case {
         }
     }
 
+    /// Reads what a killed process left, without changing any of it.
+    fn open_read_only(&self, op: Op) {
+        let disk = Arc::new(match op.other % 4 {
+            0 => self.disk.after_kill().with_sidecar(None),
+            _ => self.disk.after_kill(),
+        });
+        let (before, sidecar) = (disk.live_bytes(), disk.sidecar_bytes());
+        let builder = self
+            .builder()
+            .enable_range_scans(op.detail.is_multiple_of(2));
+        let db = builder
+            .read_only(true)
+            .build_on(Box::new(Arc::clone(&disk)))
+            .unwrap();
+        assert_eq!(Dump::of(&db), Dump::expected(self.state(), self.now()));
+        db.verify().unwrap();
+        let answer = db.insert(op.key(), "");
+        assert!(matches!(answer, Err(Error::ReadOnly)), "{answer:?}");
+        db.close().unwrap();
+        assert_eq!(before, disk.live_bytes());
+        assert_eq!((0, sidecar), (disk.calls(), disk.sidecar_bytes()));
+    }
+
+    /// Keeps a value without a copy of it; all that were kept are still what they were.
+    fn hold(&mut self, op: Op) {
+        let space = self.space(op.space);
+        let held = match &space {
+            Space::Default(db) => db.get_zerocopy(op.key()).unwrap(),
+            Space::Named(space) => space.get_zerocopy(op.key()).unwrap(),
+        };
+        self.values
+            .extend(held.map(|value| (value.to_vec(), value)));
+        for (copy, held) in &self.values {
+            assert_eq!(held, copy);
+        }
+        self.values.truncate(16);
+    }
+
     fn open_iterator(&mut self, op: Op) {
         let (space, now) = (self.space(op.space), self.now());
         let left = View {
@@ -415,7 +466,7 @@ impl Case {
     }
 
     /// Each unsynced sector is kept, torn or dropped.
-    fn lose_power(&mut self, op: Op) {
+    pub(super) fn lose_power(&mut self, op: Op) {
         let mut random = Random(u64::from(op.detail) << 16 | u64::from(op.key));
         let drops = random.below(4);
         let bytes = self.disk.crash(|_| match random.below(4) {
@@ -433,15 +484,7 @@ impl Case {
         };
         let disk = SimulatedMedium::with_bytes(&bytes).with_sidecar(sidecar);
         self.replace_disk(disk, op.detail);
-        let (found, now) = (Dump::of(&self.db), self.now());
-        let versions = self.versions.iter();
-        let at = versions
-            .rev()
-            .position(|state| Dump::expected(state, now) == found);
-        let Some(at) = at else {
-            panic!("none of {} versions: {found:?}", self.versions.len());
-        };
-        self.versions.truncate(self.versions.len() - at);
+        self.find_version();
         // Opening synced what it found.
         self.flushed();
     }

@@ -56,6 +56,9 @@ pub(crate) enum Verb {
     Drop,
     Kill,
     LosePower,
+    OpenReadOnly,
+    Hold,
+    Trouble,
     Begin,
     // In transactions only.
     Savepoint,
@@ -105,6 +108,9 @@ pub(crate) const VERBS: &[(u32, Verb)] = &[
     (1, Verb::Drop),
     (2, Verb::Kill),
     (3, Verb::LosePower),
+    (1, Verb::OpenReadOnly),
+    (5, Verb::Hold),
+    (6, Verb::Trouble),
     (25, Verb::Begin),
     (10, Verb::Savepoint),
     (8, Verb::RollbackTo),
@@ -125,7 +131,7 @@ impl Op {
         key(self.key)
     }
 
-    fn value(&self) -> Bytes {
+    pub(crate) fn value(&self) -> Bytes {
         value(self.detail)
     }
 
@@ -137,7 +143,7 @@ impl Op {
             .collect()
     }
 
-    fn records(&self) -> Vec<Record> {
+    pub(crate) fn records(&self) -> Vec<Record> {
         let records = self.keys().into_iter().enumerate();
         records
             .map(|(at, key)| (key, value(self.detail.wrapping_add(at as u16 * 7))))
