@@ -147,8 +147,13 @@ impl EmdbBuilder {
     }
 
     /// Growth of the journal, in bytes, after which a checkpoint is taken in the
-    /// background. By default the larger of 512 MiB and twice the index: with what is
-    /// written while it is taken, opening after a kill replays about twice that at most.
+    /// background. By default the larger of 384 MiB and one and a half times the index.
+    ///
+    /// The journal goes on growing while a checkpoint is taken. Lest opening after a kill
+    /// should have to replay more than twice that (by default 1 GiB or three times the
+    /// index; never less than 32 MiB more than that), writers that are about to get there
+    /// are slowed down: each write by at most 2 ms, and a microsecond for every byte of it
+    /// up to 10 MiB. One transaction is replayed as a whole, whatever its size.
     #[must_use]
     pub fn checkpoint_every(mut self, bytes: u64) -> Self {
         self.checkpoint_bytes = Some(bytes);

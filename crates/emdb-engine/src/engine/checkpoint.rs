@@ -6,10 +6,13 @@
 //! to a temporary file, synced and renamed. So an image never knows more than what
 //! survives of the journal.
 
+mod pace;
+
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use emdb_format::{CheckpointHead, CheckpointSpace};
 use emdb_index::{Entry, OrderedIndex};
@@ -19,6 +22,7 @@ use super::read::Extent;
 use super::{Engine, find_error};
 use crate::space::Space;
 use crate::{Error, Result};
+use pace::{Growth, Pace};
 
 const ALIGN_BYTES: u64 = 4096;
 /// A journal that grew by less since the last checkpoint is replayed in no time.
@@ -33,8 +37,13 @@ pub(crate) struct Checkpoints {
     running: Mutex<[u8; 16]>,
     /// From where the last one replays.
     last: AtomicU64,
-    /// The journal's position at which the next one is due.
+    /// The journal's position from which on a writer has to ask for the next one, or to
+    /// wait for it. Changed with `pace` locked.
     due: AtomicU64,
+    /// How writers go on while one is wanted; `None` if none is.
+    pace: Mutex<Option<Pace>>,
+    /// Told when `pace` is over.
+    taken: Condvar,
     /// Whether the last one lacks an order of keys that opening had to make.
     incomplete: AtomicBool,
     /// Growth after which one is due; `None` for the default.
@@ -92,6 +101,8 @@ impl Checkpoints {
             running: Mutex::new(name),
             last: AtomicU64::new(last),
             due: AtomicU64::new(u64::MAX),
+            pace: Mutex::new(None),
+            taken: Condvar::new(),
             incomplete: AtomicBool::new(false),
             every_bytes,
             engine: OnceLock::new(),
@@ -103,6 +114,18 @@ impl Checkpoints {
     /// Says that the last checkpoint could have spared opening some work.
     pub(super) fn set_incomplete(&self) {
         self.incomplete.store(true, Ordering::Relaxed);
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Option<Pace>> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has nobody ask for a checkpoint, or wait for one, before `due`.
+    fn set_due(&self, due: u64) {
+        let mut pace = self.pace();
+        *pace = None;
+        self.due.store(due, Ordering::Relaxed);
+        self.taken.notify_all();
     }
 
     fn helper(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
@@ -121,6 +144,7 @@ impl Checkpoints {
         let thread = self.helper().take();
         self.signal.request().stop = true;
         self.signal.changed.notify_all();
+        self.set_due(u64::MAX);
         if let Some(thread) = thread
             // The helper itself may be the last to let go of the engine.
             && thread.thread().id() != std::thread::current().id()
@@ -140,45 +164,86 @@ impl Engine {
     }
 
     fn schedule_checkpoint(&self, last: u64) {
-        const DEFAULT_BYTES: u64 = 512 << 20;
-        let growth = self.checkpoints.every_bytes.unwrap_or_else(|| {
-            let index: u64 = self
-                .spaces()
-                .iter()
-                .map(|space| space.index.memory_bytes())
-                .sum();
-            DEFAULT_BYTES.max(index.saturating_mul(2))
-        });
+        let growth = self.checkpoint_growth();
         self.checkpoints.last.store(last, Ordering::Relaxed);
-        self.checkpoints
-            .due
-            .store(last.saturating_add(growth.max(1)), Ordering::Relaxed);
+        self.checkpoints.set_due(last.saturating_add(growth.wanted));
     }
 
-    /// Has a checkpoint taken in the background if the journal has grown enough.
+    fn checkpoint_growth(&self) -> Growth {
+        self.checkpoints.every_bytes.map_or_else(
+            || {
+                let spaces = self.spaces();
+                let index = spaces.iter().map(|space| space.index.memory_bytes());
+                Growth::by_index(index.sum())
+            },
+            Growth::of,
+        )
+    }
+
+    /// Has a checkpoint taken in the background if the journal has grown enough, or waits
+    /// a little for it if it has grown too much; so many bytes were just written.
     #[inline]
-    pub(crate) fn checkpoint_when_due(&self) {
+    pub(crate) fn checkpoint_when_due(&self, bytes: u64) {
         if self.journal.published() >= self.checkpoints.due.load(Ordering::Relaxed) {
-            self.request_checkpoint();
+            self.checkpoint_is_due(bytes);
         }
     }
 
     #[cold]
-    fn request_checkpoint(&self) {
+    fn checkpoint_is_due(&self, bytes: u64) {
         let checkpoints = &self.checkpoints;
-        checkpoints.due.store(u64::MAX, Ordering::Relaxed);
+        let mut pace = checkpoints.pace();
+        let published = self.journal.published();
+        if published < checkpoints.due.load(Ordering::Relaxed) {
+            return;
+        }
+        if pace.is_some() {
+            return self.keep_pace(pace, bytes);
+        }
+        let last = checkpoints.last.load(Ordering::Relaxed);
+        let new = Pace::new(&self.checkpoint_growth(), last, published);
+        checkpoints.due.store(new.from(), Ordering::Relaxed);
+        *pace = Some(new);
+        drop(pace);
+        if !self.request_checkpoint() {
+            // Without the thread, checkpoints are taken at close only.
+            checkpoints.set_due(u64::MAX);
+        }
+    }
+
+    /// Waits until the journal may be as long as it is, or a checkpoint was taken, but for
+    /// a time that what was written is worth.
+    fn keep_pace(&self, mut pace: MutexGuard<'_, Option<Pace>>, bytes: u64) {
+        let checkpoints = &self.checkpoints;
+        let end = Instant::now() + pace::patience(bytes);
+        while let Some(present) = pace.as_mut() {
+            let now = Instant::now();
+            let allowed = present.allowed(now);
+            checkpoints.due.store(allowed, Ordering::Relaxed);
+            if self.journal.published() < allowed || now >= end {
+                return;
+            }
+            let wait = pace::STEP.min(end - now);
+            let waited = checkpoints.taken.wait_timeout(pace, wait);
+            pace = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Tells the thread; `false` if there is none.
+    fn request_checkpoint(&self) -> bool {
+        let checkpoints = &self.checkpoints;
         checkpoints.signal.request().wanted = true;
         checkpoints.signal.changed.notify_one();
         let mut helper = checkpoints.helper();
         if helper.is_none() {
             let Some(engine) = checkpoints.engine.get().cloned() else {
-                return;
+                return false;
             };
             let signal = Arc::clone(&checkpoints.signal);
             let builder = std::thread::Builder::new().name("emdb-checkpoint".to_owned());
-            // Without the thread, checkpoints are taken at close only.
             *helper = builder.spawn(move || run_helper(&signal, &engine)).ok();
         }
+        helper.is_some()
     }
 
     /// Takes a checkpoint if the next opening is much faster with it.
@@ -359,9 +424,20 @@ fn run_helper(signal: &Signal, engine: &Weak<Engine>) {
         let Some(engine) = engine.upgrade() else {
             return;
         };
+        let unfinished = Unfinished(&engine);
         if engine.checkpoint().is_err() {
             // Opening takes longer until the next one succeeds.
             engine.schedule_checkpoint(engine.journal.published());
         }
+        std::mem::forget(unfinished);
+    }
+}
+
+/// A checkpoint for which nobody is to wait once this is dropped by a panic.
+struct Unfinished<'a>(&'a Engine);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.0.checkpoints.set_due(u64::MAX);
     }
 }

@@ -217,6 +217,7 @@ impl Engine {
     /// sync that failed.
     pub(crate) fn commit(&self, number: u64) -> Result<()> {
         let mut staging = self.open_staging(number)?;
+        let mut bytes = 0;
         if staging.is_single() {
             self.commit_single(staging)?;
         } else {
@@ -236,6 +237,7 @@ impl Engine {
             let batch = staging.reset();
             drop(staging);
             if let Some(batch) = batch {
+                bytes = batch.cursor() - batch.begin();
                 let committed = batch.commit(|| self.publish(&touched, next_id));
                 self.remove_tombstones(&mut touched);
                 committed?;
@@ -244,7 +246,7 @@ impl Engine {
         if self.snapshots.has_unneeded() {
             self.remove_kept_tombstones();
         }
-        self.checkpoint_when_due();
+        self.checkpoint_when_due(bytes);
         Ok(())
     }
 

@@ -172,7 +172,7 @@ impl Engine {
             } else if self.snapshots.has_unneeded() {
                 self.remove_kept_tombstones();
             }
-            self.checkpoint_when_due();
+            self.checkpoint_when_due(spec.value.len() as u64);
             // Without the stripe, so that others of it can share the sync.
             self.journal.sync_appended(lsn)?;
             return Ok(answer);

@@ -2,8 +2,8 @@
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use emdb::{Emdb, Error, FlushPolicy};
@@ -50,10 +50,12 @@ fn what_was_written_becomes_durable_without_a_flush() {
     }
 }
 
-/// A disk whose syncs, and nothing else, fail from some moment on.
+/// A disk whose syncs, and nothing else, fail from some moment on; and where checkpoints
+/// can be held up.
 struct Failing {
     disk: Arc<SimulatedMedium>,
     fails: Arc<AtomicBool>,
+    checkpoints: Arc<Mutex<()>>,
 }
 
 impl Medium for Failing {
@@ -94,6 +96,7 @@ impl Medium for Failing {
         &self,
         write: &mut dyn FnMut(&mut dyn io::Write) -> io::Result<()>,
     ) -> Result<(), emdb_journal::Error> {
+        let _here = self.checkpoints.lock().unwrap();
         self.disk.write_sidecar(write)
     }
     fn sidecar(&self) -> Result<Option<Box<dyn SidecarMemory>>, emdb_journal::Error> {
@@ -110,6 +113,7 @@ fn a_sync_that_fails_in_the_background_poisons_as_a_failed_flush_does() {
         .build_on(Box::new(Failing {
             disk: Arc::clone(&medium),
             fails: Arc::clone(&fails),
+            checkpoints: Arc::default(),
         }))
         .unwrap();
     db.insert("synced", "value").unwrap();
@@ -132,6 +136,49 @@ fn a_sync_that_fails_in_the_background_poisons_as_a_failed_flush_does() {
     let left = SimulatedMedium::with_bytes(&medium.durable_bytes());
     let left = Emdb::builder().build_on(Box::new(left)).unwrap();
     assert_eq!(left.get("synced").unwrap(), Some(b"value".to_vec()));
+}
+
+#[test]
+fn writers_do_not_leave_a_checkpoint_behind_that_takes_long() {
+    const CHECKPOINT_BYTES: u64 = 1 << 20;
+    const MOST_BYTES: u64 = CHECKPOINT_BYTES + (32 << 20);
+    let value = vec![7; 16 << 10];
+    // What a write may take longer, of each such length, at most.
+    let longer = Duration::from_millis(16);
+    let checkpoints = Arc::new(Mutex::new(()));
+    let disk = Arc::new(SimulatedMedium::new());
+    let db = Emdb::builder()
+        .checkpoint_every(CHECKPOINT_BYTES)
+        .build_on(Box::new(Failing {
+            disk: Arc::clone(&disk),
+            fails: Arc::default(),
+            checkpoints: Arc::clone(&checkpoints),
+        }))
+        .unwrap();
+    let mut number = 0_u32;
+    let mut insert = || {
+        number += 1;
+        db.insert(number.to_le_bytes(), &value).unwrap();
+        db.stats().unwrap().file_size_bytes
+    };
+    let held = checkpoints.lock().unwrap();
+    let most = MOST_BYTES + (1 << 20);
+    let started = loop {
+        if insert() > MOST_BYTES * 4 / 5 {
+            break Instant::now();
+        }
+    };
+    while started.elapsed() < Duration::from_secs(1) {
+        let ahead = started.elapsed().as_micros() / longer.as_micros();
+        let allowed = most + (ahead as u64 + 1) * value.len() as u64;
+        assert!(insert() < allowed);
+    }
+    // Once it is there, nobody waits any more, and it replays from where it began.
+    drop(held);
+    wait_until(|| disk.sidecar_bytes().is_some());
+    let goal = insert() + CHECKPOINT_BYTES;
+    while insert() < goal {}
+    drop(db);
 }
 
 #[test]
