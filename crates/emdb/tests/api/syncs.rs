@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use emdb::{Emdb, Error, FlushPolicy};
@@ -96,7 +96,8 @@ impl Medium for Failing {
         &self,
         write: &mut dyn FnMut(&mut dyn io::Write) -> io::Result<()>,
     ) -> Result<(), emdb_journal::Error> {
-        let _here = self.checkpoints.lock().unwrap();
+        let held = self.checkpoints.lock();
+        let _held = held.unwrap_or_else(PoisonError::into_inner);
         self.disk.write_sidecar(write)
     }
     fn sidecar(&self) -> Result<Option<Box<dyn SidecarMemory>>, emdb_journal::Error> {
@@ -178,7 +179,6 @@ fn writers_do_not_leave_a_checkpoint_behind_that_takes_long() {
     wait_until(|| disk.sidecar_bytes().is_some());
     let goal = insert() + CHECKPOINT_BYTES;
     while insert() < goal {}
-    drop(db);
 }
 
 #[test]
