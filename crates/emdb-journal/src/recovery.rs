@@ -203,8 +203,7 @@ impl Opening {
         if !options.read_only {
             medium.remove_unfinished(&header);
             if let Some(seal) = &seal
-                && other_slot(front, &header)
-                    .is_some_and(|other| other.sealing.key_slots != header.sealing.key_slots)
+                && other_slot_may_differ(front, &header)
             {
                 // A key was being changed: the one before must not open the other slot.
                 header = seal.next_header(&header);
@@ -730,11 +729,18 @@ fn read_header(front: &[u8]) -> Result<Header, Error> {
     }
 }
 
-/// The slot that does not count, if it is valid.
-fn other_slot(front: &[u8], header: &Header) -> Option<Header> {
-    let at = HEADER_SLOTS.get(((header.sequence + 1) % 2) as usize)?;
-    let slot = front.get(*at as usize..)?.get(..HEADER_SLOT_BYTES)?;
-    Header::decode(slot).ok()
+/// Whether the slot that does not count may hold the master key under another key.
+fn other_slot_may_differ(front: &[u8], header: &Header) -> bool {
+    let at = HEADER_SLOTS.get(((header.sequence + 1) % 2) as usize);
+    let from = at.and_then(|at| front.get(*at as usize..));
+    let Some(slot) = from.and_then(|from| from.get(..HEADER_SLOT_BYTES)) else {
+        return false;
+    };
+    match Header::decode(slot) {
+        Ok(other) => other.sealing.key_slots != header.sealing.key_slots,
+        // A write that was cut short may have left the key slots as they were.
+        Err(_) => slot.iter().any(|byte| *byte != 0),
+    }
 }
 
 /// Writes a header to the slot its sequence number names, and syncs it.

@@ -96,3 +96,31 @@ fn a_change_of_the_key_that_was_cut_short_is_finished_by_the_next_opening() {
         }
     }
 }
+
+/// Power was lost while the second header was written: its checksum was wrong, so nobody looked
+/// at it, and what the old key opens stayed in it.
+#[test]
+fn a_torn_header_does_not_keep_what_the_old_key_opens() {
+    let disk = Arc::new(SimulatedMedium::new());
+    let medium: Box<dyn Medium> = Box::new(Arc::clone(&disk));
+    let opening = Opening::new_encrypted(medium, Options::default(), &key(1));
+    opening.unwrap().finish().unwrap().close().unwrap();
+    let old = disk.durable_bytes();
+    let medium: Box<dyn Medium> = Box::new(Arc::clone(&disk));
+    let mut opening = Opening::new_encrypted(medium, Options::default(), &key(1)).unwrap();
+    opening.change_key(&key(2)).unwrap();
+    let new = disk.durable_bytes();
+
+    for slot in [0, 8192] {
+        // The first key slot, from its salt on.
+        let wrapped = &old[slot + 120..slot + 216];
+        let mut torn = new.clone();
+        torn[slot..slot + 512].copy_from_slice(&old[slot..slot + 512]);
+        let disk = Arc::new(SimulatedMedium::with_bytes(&torn));
+        let medium: Box<dyn Medium> = Box::new(Arc::clone(&disk));
+        drop(Opening::new_encrypted(medium, Options::default(), &key(2)).unwrap());
+        let left = disk.durable_bytes();
+        assert!(left.windows(wrapped.len()).all(|found| found != wrapped));
+        open(&disk, 2).unwrap();
+    }
+}
