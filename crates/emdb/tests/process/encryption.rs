@@ -69,6 +69,16 @@ fn fill(db: &Emdb) -> Contents {
     contents(db)
 }
 
+/// A few records and namespaces, and a checkpoint.
+fn fill_a_little(db: &Emdb) -> Contents {
+    for number in 0..5_u8 {
+        db.insert([number], vec![number; 20]).unwrap();
+    }
+    db.namespace("space").unwrap().insert("a", "1").unwrap();
+    db.checkpoint().unwrap();
+    contents(db)
+}
+
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -223,7 +233,7 @@ fn a_changed_passphrase_is_the_only_one() {
 fn keys(operation: &str) -> (Option<u8>, Option<u8>) {
     match operation {
         "enable" => (None, Some(1)),
-        "rotate" => (Some(1), Some(2)),
+        "rotate" | "change" => (Some(1), Some(2)),
         _ => (Some(1), None),
     }
 }
@@ -232,6 +242,7 @@ fn run(operation: &str, path: &Path, progress: impl FnMut(RewriteProgress)) {
     match operation {
         "enable" => Emdb::enable_encryption_with(path, key(1), Cipher::default(), progress),
         "rotate" => Emdb::rotate_encryption_key_with(path, key(1), key(2), progress),
+        "change" => Emdb::change_passphrase(path, key(1), key(2)),
         _ => Emdb::disable_encryption_with(path, key(1), progress),
     }
     .unwrap();
@@ -280,6 +291,87 @@ fn a_kill_leaves_the_old_database_or_the_new_one() {
                 check(&beside(&path, ".encbak"), before, &expected);
             }
         }
+    }
+}
+
+/// Checks what a kill left of an operation: the old database or the new one, and nothing
+/// beside it that only the other key opens. Tells whether it is the new one.
+fn check_left(path: &Path, operation: &str, expected: &Contents) -> bool {
+    let (before, after) = keys(operation);
+    let is_new = open(path, after).is_ok();
+    check(path, if is_new { after } else { before }, expected);
+    for left in [".new", ".new.meta", ".new.lock", ".meta.tmp"] {
+        assert!(!beside(path, left).exists(), "{left}");
+    }
+    // A backup is a file of its own, or it is not there.
+    if let Ok(backup) = fs::metadata(beside(path, ".encbak")) {
+        assert_ne!(backup.ino(), fs::metadata(path).unwrap().ino());
+        check(&beside(path, ".encbak"), before, expected);
+    }
+    if operation == "change" {
+        // The other key is gone from both headers.
+        let bytes = fs::read(path).unwrap();
+        let gone = if is_new { 1 } else { 2 };
+        for slot in [0, 8192] {
+            let mut damaged = bytes.clone();
+            damaged[slot + 20] ^= 1;
+            let copy = beside(path, "copy");
+            fs::write(&copy, damaged).unwrap();
+            // The other header may be one that was cut short.
+            assert!(open(&copy, Some(gone)).is_err());
+        }
+    }
+    is_new
+}
+
+/// A file is changed by calls alone where there are few records, and each write is one of
+/// two halves; so every state is met that a kill could leave.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn a_kill_at_any_change_of_a_file_leaves_the_old_database_or_the_new_one() {
+    if let Some(path) = in_child() {
+        let plan = fs::read_to_string(beside(&path, ".plan")).unwrap();
+        let (operation, call) = plan.split_once(' ').unwrap();
+        let mut left: u32 = call.parse().unwrap();
+        let kill = move |_| {
+            if left == 0 {
+                // SAFETY: a plain call; it does not return.
+                unsafe { libc::raise(libc::SIGKILL) };
+            }
+            left -= 1;
+            None
+        };
+        crate::file_calls::watch(kill, || run(operation, &path, |_| {}));
+        return;
+    }
+    let _alone = alone();
+    for operation in ["enable", "rotate", "disable", "change"] {
+        let (before, _) = keys(operation);
+        let (_template, template) = directory();
+        let expected = fill_a_little(&open(&template, before).unwrap());
+        let (mut olds, mut news) = (0, 0);
+        for call in 0.. {
+            let (_directory, path) = directory();
+            fs::copy(&template, &path).unwrap();
+            fs::copy(beside(&template, ".meta"), beside(&path, ".meta")).unwrap();
+            fs::write(beside(&path, ".plan"), format!("{operation} {call}")).unwrap();
+            let name =
+                "encryption::a_kill_at_any_change_of_a_file_leaves_the_old_database_or_the_new_one";
+            let status = spawn_child(name, &path).wait().unwrap();
+            let is_new = check_left(&path, operation, &expected);
+            if status.success() {
+                assert!(is_new);
+                break;
+            }
+            if is_new {
+                news += 1;
+            } else {
+                olds += 1;
+                run(operation, &path, |_| {});
+                assert!(check_left(&path, operation, &expected));
+            }
+        }
+        assert!(olds > 3 && news > 1, "{operation}: {olds} {news}");
     }
 }
 

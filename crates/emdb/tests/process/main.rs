@@ -8,6 +8,9 @@
 
 #[cfg(feature = "encrypt")]
 mod encryption;
+#[cfg(all(feature = "encrypt", target_os = "linux", target_env = "gnu"))]
+#[path = "../support/file_calls.rs"]
+mod file_calls;
 mod kill;
 mod limits;
 mod lock;
