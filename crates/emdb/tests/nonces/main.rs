@@ -8,6 +8,12 @@
     reason = "a helper that fails fails its test"
 )]
 
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod admin;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[path = "../support/file_calls.rs"]
+mod file_calls;
+
 use std::io::ErrorKind;
 use std::sync::Arc;
 
