@@ -7,7 +7,11 @@
 )]
 
 mod attacks;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[path = "../support/file_calls.rs"]
+mod file_calls;
 mod forge;
+mod mixing;
 mod opening;
 mod secrets;
 mod works;
