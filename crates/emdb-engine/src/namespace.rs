@@ -90,9 +90,7 @@ impl Namespace {
     pub fn insert(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
         let value = value.as_ref();
         self.engine
-            .change(&self.space, key.as_ref(), "insert", |_| {
-                Step::Put(value, ())
-            })
+            .put(&self.space, key.as_ref(), "insert", || Step::Put(value, ()))
     }
 
     /// A copy of the key's value.

@@ -31,7 +31,7 @@ impl Engine {
         {
             // One record needs no batch around it.
             let value = value.as_ref();
-            return self.change(space, key.as_ref(), CALL, |_| Step::Put(value, ()));
+            return self.put(space, key.as_ref(), CALL, || Step::Put(value, ()));
         }
         if chunk.is_empty() {
             return Ok(());

@@ -231,7 +231,12 @@ impl Engine {
     }
 
     #[inline]
-    fn frame<'a>(&'a self, position: u64, extent: Extent, opened: &'a Opened) -> Result<Frame<'a>> {
+    pub(super) fn frame<'a>(
+        &'a self,
+        position: u64,
+        extent: Extent,
+        opened: &'a Opened,
+    ) -> Result<Frame<'a>> {
         Ok(match extent {
             Extent::Whole => self.journal.frame(position, opened)?,
             Extent::Head => self.journal.head(position, opened)?,

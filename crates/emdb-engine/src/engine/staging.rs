@@ -26,7 +26,7 @@ use emdb_index::HashIndex;
 use emdb_journal::{Batch, Frame, FrameSpec, Kind, Mark, this_thread};
 
 use super::catalog::{bump, check_name};
-use super::{Engine, Step};
+use super::{Engine, Extent, Step};
 use crate::snapshots::Ticket;
 use crate::space::{Delta, Space};
 use crate::{Error, Result};
@@ -428,7 +428,7 @@ impl Engine {
     ) -> Result<T> {
         let mut staging = self.open_staging(number)?;
         staging.drain(self)?;
-        staging.change(self, at, self.hash(key), key, decide)
+        staging.change(self, at, self.hash(key), key, Extent::Whole, decide)
     }
 
     /// The point to which the transaction can be taken back: its present state.

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use emdb_index::{Guard, Location};
 use emdb_journal::{Frame, FrameSpec, Kind, Opened, Previous};
 
-use super::{Engine, find_error};
+use super::{Engine, Extent, find_error};
 use crate::builder::VerifyReads;
 use crate::snapshots::KeptTombstone;
 use crate::space::{Delta, Space};
@@ -57,6 +57,20 @@ impl Engine {
         })
     }
 
+    /// As `change`, for a step that asks for nothing of the current value: a large one is
+    /// then not opened.
+    #[inline]
+    pub(crate) fn put<'v>(
+        &self,
+        space: &Arc<Space>,
+        key: &[u8],
+        call: &'static str,
+        mut step: impl FnMut() -> Step<'v, ()>,
+    ) -> Result<()> {
+        let hash = self.hash(key);
+        self.change_hashed(space, key, hash, Extent::Head, 0, call, |_| step())
+    }
+
     /// As `change`; `decide` sees also a record that has expired.
     #[inline]
     pub(crate) fn change_frame<'v, T>(
@@ -66,7 +80,7 @@ impl Engine {
         call: &'static str,
         decide: impl FnMut(Option<&Frame<'_>>) -> Step<'v, T>,
     ) -> Result<T> {
-        self.change_hashed(space, key, self.hash(key), 0, call, decide)
+        self.change_hashed(space, key, self.hash(key), Extent::Whole, 0, call, decide)
     }
 
     /// Removes the record of a frame, unless the key has another one by now or none; tells
@@ -78,22 +92,28 @@ impl Engine {
         frame: &Frame<'_>,
         call: &'static str,
     ) -> Result<bool> {
-        self.change_hashed(space, frame.key, hash, 1, call, |stored| match stored {
+        let decide = |stored: Option<&Frame<'_>>| match stored {
             Some(stored) if stored.is_same(frame) && !self.is_expired(stored, None) => {
                 Step::Remove(true)
             }
             _ => Step::Keep(false),
-        })
+        };
+        self.change_hashed(space, frame.key, hash, Extent::Head, 1, call, decide)
     }
 
-    /// As `change_frame`. So many snapshots are open that do not need what the key had:
-    /// the caller's own.
+    /// As `change_frame`; `decide` sees so much of a record. So many snapshots are open that
+    /// do not need what the key had: the caller's own.
     #[inline]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "three of them say which key it is"
+    )]
     fn change_hashed<'v, T>(
         &self,
         space: &Arc<Space>,
         key: &[u8],
         hash: u64,
+        extent: Extent,
         unneeding: usize,
         call: &'static str,
         mut decide: impl FnMut(Option<&Frame<'_>>) -> Step<'v, T>,
@@ -116,7 +136,7 @@ impl Engine {
             }
             let id = space.id();
             let opened = Opened::new();
-            let newest = self.newest(&mut guard, id, key, &opened)?;
+            let newest = self.newest(&mut guard, id, key, extent, &opened)?;
             let live = newest.as_ref().and_then(Newest::live);
             let (spec, answer) = match self.decided(decide(live), live, key)? {
                 ControlFlow::Continue(decided) => decided,
@@ -235,12 +255,13 @@ impl Engine {
         guard: &mut Guard<'_>,
         id: u32,
         key: &[u8],
+        extent: Extent,
         opened: &'a Opened,
     ) -> Result<Option<Newest<'a>>> {
         let mut newest = None;
         guard.find(|entry| {
             let position = entry.location.get();
-            let frame = self.journal.frame(position, opened)?;
+            let frame = self.frame(position, extent, opened)?;
             let verify = match self.verify_reads {
                 VerifyReads::Once => !entry.verified,
                 VerifyReads::Always => true,

@@ -28,7 +28,7 @@ impl Namespace {
         let expires_at_ms = self.engine.expires_at_ms(ttl)?;
         let value = value.as_ref();
         self.engine
-            .change(self.space(), key.as_ref(), "insert_with_ttl", |_| {
+            .put(self.space(), key.as_ref(), "insert_with_ttl", || {
                 Step::PutUntil(value, expires_at_ms, ())
             })
     }

@@ -306,3 +306,30 @@ fn threads_write_and_read_at_the_same_time() {
     assert_eq!(state(&db).unwrap(), expected);
     assert!(matches!(db.range(..), Err(Error::InvalidConfig(_))));
 }
+
+/// An overwrite had the whole of a large value decrypted, only to let go of it: with the value
+/// damaged, the record could not even be replaced.
+#[test]
+fn a_large_value_is_not_opened_to_be_overwritten() {
+    for overwrite in [
+        |db: &Emdb| db.insert("large", "small"),
+        |db: &Emdb| db.insert_many([("large", "small"), ("other", "x")]),
+        |db: &Emdb| db.transaction(|tx| tx.insert("large", "small")),
+        |db: &Emdb| db.transaction(|tx| tx.insert("large", vec![1; 20_000])),
+    ] {
+        let disk = Arc::new(SimulatedMedium::new());
+        let db = keyed().build_on(Box::new(Arc::clone(&disk))).unwrap();
+        db.insert("large", value(40_000)).unwrap();
+        // So that opening does not read the record.
+        db.checkpoint().unwrap();
+        db.close().unwrap();
+        let mut bytes = disk.live_bytes();
+        let last = bytes.len() - 100;
+        bytes[last] ^= 1;
+        let disk = SimulatedMedium::with_bytes(&bytes).with_sidecar(disk.sidecar_bytes());
+        let db = keyed().build_on(Box::new(disk)).unwrap();
+        assert!(matches!(db.get("large"), Err(Error::Corrupted { .. })));
+        overwrite(&db).unwrap();
+        assert!(db.get("large").unwrap().is_some());
+    }
+}

@@ -106,7 +106,7 @@ impl Staging {
         };
         let held = std::mem::take(oldest);
         let (key, value) = held.key_and_value();
-        let applied = self.change(engine, held.at, held.hash, key, |_| {
+        let applied = self.change(engine, held.at, held.hash, key, Extent::Head, |_| {
             if held.removes {
                 Step::Remove(())
             } else {
@@ -121,13 +121,14 @@ impl Staging {
         Ok(())
     }
 
-    /// Appends a frame and points the index at it.
+    /// Appends a frame and points the index at it. `decide` sees so much of what is there.
     pub(super) fn change<'v, T>(
         &mut self,
         engine: &Engine,
         at: usize,
         hash: u64,
         key: &[u8],
+        extent: Extent,
         decide: impl FnOnce(Option<&Frame<'_>>) -> Step<'v, T>,
     ) -> Result<T> {
         let touched = self.touched.get_mut(at).filter(|touched| !touched.gone);
@@ -135,7 +136,7 @@ impl Staging {
         let batch = self.batch.as_mut().ok_or(Error::Closed)?;
         let mut guard = engine.lock_in_batch(&touched.space, hash)?;
         let opened = Opened::new();
-        let newest = engine.newest(&mut guard, touched.id, key, &opened)?;
+        let newest = engine.newest(&mut guard, touched.id, key, extent, &opened)?;
         let live = newest.as_ref().and_then(Newest::live);
         let (spec, answer) = match engine.decided(decide(live), live, key)? {
             ControlFlow::Continue(decided) => decided,
@@ -203,7 +204,7 @@ impl Engine {
         let touched = staging.touched(at)?;
         if key.len() + value.len() > HELD_BYTES {
             staging.drain(self)?;
-            return staging.change(self, at, hash, key, |_| {
+            return staging.change(self, at, hash, key, Extent::Head, |_| {
                 Step::PutUntil(value, expires_at_ms, ())
             });
         }
@@ -249,7 +250,7 @@ impl Engine {
         let mut staging = self.open_staging(number)?;
         staging.drain(self)?;
         if !staging.is_untouched() {
-            return staging.change(self, at, hash, key, |stored| {
+            return staging.change(self, at, hash, key, Extent::Whole, |stored| {
                 let seen = stored.filter(|frame| !self.is_expired(frame, None));
                 Step::Remove(seen.map(|frame| take(frame.value)))
             });
@@ -352,7 +353,7 @@ impl Engine {
                 break;
             };
             let value = value.as_ref();
-            staging.change(self, at, hash, key.as_ref(), |_| {
+            staging.change(self, at, hash, key.as_ref(), Extent::Head, |_| {
                 Step::PutUntil(value, expires_at_ms, ())
             })?;
         }
@@ -384,7 +385,7 @@ impl Engine {
         let (key, value) = held.key_and_value();
         let mut guard = self.lock_in_batch(space, held.hash)?;
         let opened = Opened::new();
-        let newest = self.newest(&mut guard, id, key, &opened)?;
+        let newest = self.newest(&mut guard, id, key, Extent::Head, &opened)?;
         let live = newest.as_ref().and_then(Newest::live);
         let kind = match (held.removes, live) {
             (false, _) => Kind::Put,

@@ -141,10 +141,17 @@ impl Engine {
                 }
                 popped
             } else {
-                staging.change(self, at, hash, frame.key, |stored| match take(stored) {
-                    Ok(Some(record)) => Step::Remove(Ok(Some(record))),
-                    other => Step::Keep(other),
-                })?
+                staging.change(
+                    self,
+                    at,
+                    hash,
+                    frame.key,
+                    Extent::Whole,
+                    |stored| match take(stored) {
+                        Ok(Some(record)) => Step::Remove(Ok(Some(record))),
+                        other => Step::Keep(other),
+                    },
+                )?
             }?;
             // What is held back may yet fail.
             let is_dead = popped.is_none() || !single;

@@ -8,7 +8,7 @@ use emdb_index::Location;
 use emdb_journal::{Batch, Kind, Opened};
 
 use super::{Staging, Touched};
-use crate::engine::Engine;
+use crate::engine::{Engine, Extent};
 use crate::snapshots::KeptTombstone;
 use crate::space::Delta;
 use crate::{Error, Result};
@@ -108,7 +108,7 @@ impl Engine {
             return;
         };
         let opened = Opened::new();
-        let newest = self.newest(&mut guard, touched.id, key, &opened);
+        let newest = self.newest(&mut guard, touched.id, key, Extent::Head, &opened);
         if !matches!(newest, Ok(Some(_))) {
             return;
         }
