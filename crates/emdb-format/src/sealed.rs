@@ -44,25 +44,30 @@ pub struct SealedLayout {
     head_at: usize,
     head_len: usize,
     value_len: Option<usize>,
+    /// Bytes of the whole frame, which everything asks for.
+    len: usize,
 }
 
 impl SealedLayout {
     fn new(head_len: usize, value_len: Option<usize>) -> Self {
         let value_len_len = value_len.map_or(0, |len| varint_len(len as u64));
         let clear_end = CRC_LEN + 1 + varint_len(head_len as u64) + value_len_len;
-        let head_at = clear_end + if value_len.is_some() { CRC_LEN } else { 0 };
+        let (value_crc_len, value_and_tag_len) =
+            value_len.map_or((0, 0), |len| (CRC_LEN, len + TAG_LEN));
+        let head_at = clear_end + value_crc_len;
         Self {
             clear_end,
             head_at,
             head_len,
             value_len,
+            len: head_at + head_len + TAG_LEN + value_and_tag_len,
         }
     }
 
     /// Bytes of the whole frame.
     #[expect(clippy::len_without_is_empty, reason = "a frame is never empty")]
     pub fn len(&self) -> usize {
-        self.head_tag().end + self.value_len.map_or(0, |len| len + TAG_LEN)
+        self.len
     }
 
     /// What is in the clear and authenticated with the head: flags and lengths of a frame

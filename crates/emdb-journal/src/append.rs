@@ -32,6 +32,9 @@ const MARKER_FRAME_MAX: usize = 192;
 const WRITTEN_BYTES: u64 = 16 << 10;
 /// Frames up to this are put together on the stack before they are written.
 const SMALL_FRAME_BYTES: u64 = 512;
+/// Sealed frames up to these are put together on the stack, too.
+const SMALLER_SEALED_BYTES: usize = 256;
+const SMALL_SEALED_BYTES: usize = SMALL_FRAME_BYTES as usize;
 
 /// Why an append was not even tried: a batch holds the write side.
 ///
@@ -259,15 +262,20 @@ impl Core {
         layout: &SealedLayout,
         spec: &FrameSpec<'_>,
     ) -> Result<u32, Error> {
-        let (mut small, mut large);
+        let (mut smaller, mut small, mut large);
         // Never in the map itself: what is not sealed yet could reach the disk.
-        let frame = if layout.len() <= SMALL_FRAME_BYTES as usize {
-            small = [0; SMALL_FRAME_BYTES as usize];
-            small.get_mut(..layout.len()).unwrap_or_default()
+        let room = if layout.len() <= SMALLER_SEALED_BYTES {
+            // Most records; less to be zeroed.
+            smaller = [0; SMALLER_SEALED_BYTES];
+            &mut smaller[..]
+        } else if layout.len() <= SMALL_SEALED_BYTES {
+            small = [0; SMALL_SEALED_BYTES];
+            &mut small[..]
         } else {
             large = vec![0; layout.len()];
             &mut large[..]
         };
+        let frame = room.get_mut(..layout.len()).unwrap_or_default();
         let checksum = seal.seal(position, spec, layout, frame, self.stamp)?;
         self.store_bytes(position, frame)?;
         Ok(checksum)

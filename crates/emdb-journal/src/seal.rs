@@ -261,6 +261,12 @@ impl Seal {
     #[inline]
     fn epoch_at(&self, position: u64) -> Option<(usize, &EpochAt)> {
         let (mut low, mut high) = (0, self.epochs.count());
+        // Most of what is read, and all that is written.
+        let newest = high.checked_sub(1)?;
+        match self.epochs.get(newest) {
+            Some(epoch) if epoch.from <= position => return Some((newest, epoch)),
+            _ => high = newest,
+        }
         while low < high {
             let middle = low.midpoint(high);
             match self.epochs.get(middle) {
