@@ -3,9 +3,9 @@
 mod ends;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use emdb_index::{Detached, HashIndex, OrderedIndex};
+use emdb_index::{Detached, HashIndex, OrderedCell, OrderedIndex};
 use emdb_journal::Frame;
 
 pub(crate) use ends::{DeadEnds, End};
@@ -36,9 +36,8 @@ pub(crate) struct Space {
     logical_bytes: AtomicU64,
     /// No record expires before, in Unix milliseconds; 0 if that is not known.
     earliest_expiry_ms: AtomicU64,
-    /// The keys in order, where the database keeps it. Locked for writing only to be
-    /// exchanged, under the write side.
-    order: RwLock<Option<Arc<OrderedIndex>>>,
+    /// The keys in order, where the database keeps it. Exchanged only under the write side.
+    order: OrderedCell,
     /// Whether a key may be missing there.
     order_broken: AtomicBool,
     pub(crate) dead_ends: DeadEnds,
@@ -107,7 +106,7 @@ impl Space {
             records: AtomicU64::new(0),
             logical_bytes: AtomicU64::new(0),
             earliest_expiry_ms: AtomicU64::new(0),
-            order: RwLock::new(None),
+            order: OrderedCell::default(),
             order_broken: AtomicBool::new(false),
             dead_ends: DeadEnds::default(),
             past: Mutex::new(Past { ended: Vec::new() }),
@@ -180,16 +179,14 @@ impl Space {
         );
     }
 
-    /// Calls `work` with the keys in order. Writers do while they hold a stripe; `work`
-    /// must not exchange the order.
+    /// Calls `work` with the keys in order. Writers do while they hold a stripe: whoever
+    /// exchanges the order waits for these.
     #[inline]
     pub(crate) fn with_order<T>(&self, work: impl FnOnce(&OrderedIndex) -> T) -> T {
-        let slot = self.order.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(order) = &*slot {
-            return work(order);
-        }
-        drop(slot);
-        work(&self.begin_order())
+        self.order.with(|order| match order {
+            Some(order) => work(order),
+            None => work(&self.order()),
+        })
     }
 
     /// Calls `work` with the keys in order if these are now, for sure, the whole ones of
@@ -198,40 +195,23 @@ impl Space {
     pub(crate) fn with_living_order<T>(
         &self,
         id: u32,
-        work: impl FnOnce(&OrderedIndex) -> T,
-    ) -> Option<T> {
-        let slot = self.order.read().unwrap_or_else(PoisonError::into_inner);
-        // The order is exchanged, under the lock, after the epoch became odd and before
-        // the id changes.
-        let is_it = self.epoch().is_multiple_of(2) && self.id() == id && !self.is_order_broken();
-        slot.as_deref().filter(|_| is_it).map(work)
+        work: impl FnOnce(Option<&OrderedIndex>) -> T,
+    ) -> T {
+        let epoch = self.epoch();
+        let is_alive = epoch.is_multiple_of(2) && self.id() == id && !self.is_order_broken();
+        // Found between two looks at the epoch, it is that one's. An exchange after that
+        // leaves it to those who stand on it.
+        self.order
+            .with(|order| work(order.filter(|_| is_alive && self.epoch() == epoch)))
     }
 
     /// The keys in order, to be held beyond an exchange.
     pub(crate) fn order(&self) -> Arc<OrderedIndex> {
-        let slot = self.order.read().unwrap_or_else(PoisonError::into_inner);
-        match &*slot {
-            Some(order) => Arc::clone(order),
-            None => {
-                drop(slot);
-                self.begin_order()
-            }
-        }
-    }
-
-    #[cold]
-    fn begin_order(&self) -> Arc<OrderedIndex> {
-        let mut slot = self.order.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(slot.get_or_insert_default())
-    }
-
-    fn exchange_order(&self, new: Option<Arc<OrderedIndex>>) -> Option<Arc<OrderedIndex>> {
-        let mut slot = self.order.write().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *slot, new)
+        self.order.get_or_default()
     }
 
     pub(crate) fn set_order(&self, order: OrderedIndex) {
-        self.exchange_order(Some(Arc::new(order)));
+        self.order.exchange(Some(Arc::new(order)));
         self.order_broken.store(false, Ordering::Release);
     }
 
@@ -247,8 +227,8 @@ impl Space {
 
     /// Bytes of memory that the order takes.
     pub(crate) fn order_bytes(&self) -> u64 {
-        let slot = self.order.read().unwrap_or_else(PoisonError::into_inner);
-        slot.as_ref().map_or(0, |order| order.memory_bytes())
+        self.order
+            .with(|order| order.map_or(0, OrderedIndex::memory_bytes))
     }
 
     pub(crate) fn earliest_expiry_ms(&self) -> u64 {
@@ -286,7 +266,7 @@ impl Space {
         let contents = self.index.detach();
         let (old, born) = (self.id(), self.born.load(Ordering::Acquire));
         // None was begun where no key ever was.
-        let order = self.exchange_order(None).unwrap_or_default();
+        let order = self.order.exchange(None).unwrap_or_default();
         let is_whole = !self.order_broken.swap(false, Ordering::AcqRel);
         past.ended.push(Ended {
             id: old,

@@ -25,6 +25,7 @@
 //! Whoever waits for a leaf to be opened holds no other lock.
 
 mod build;
+mod cell;
 mod change;
 mod cursor;
 mod directory;
@@ -49,6 +50,7 @@ use self::{
 
 pub use self::{
     build::OrderedBuilder,
+    cell::OrderedCell,
     cursor::{RangeBatch, RangeCursor},
 };
 

@@ -7,11 +7,14 @@ mod support;
 use std::{
     convert::Infallible,
     ops::Bound,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
 };
 
-use emdb_index::{Location, OrderedIndex, RangeBatch, RangeCursor};
+use emdb_index::{Location, OrderedCell, OrderedIndex, RangeBatch, RangeCursor};
 use support::{key_of, location, mix};
 
 /// How much more is done where it takes less time.
@@ -153,4 +156,45 @@ fn scans_see_each_key_that_stays_once_and_in_order_whatever_writers_do() {
     let expected = (0..KEYS).filter(|number| stays(*number)).count();
     assert_eq!(index.len() as usize, expected);
     assert_eq!(scan(&index, &mut RangeCursor::default(), 0).len(), expected);
+}
+
+/// Otherwise a scan at a snapshot could see a namespace that was cleared meanwhile half empty,
+/// or read what was freed.
+#[test]
+fn readers_see_an_index_whole_while_it_is_exchanged() {
+    const LEN: u64 = 100;
+    let build = || {
+        let mut numbers: Vec<_> = (0..LEN).collect();
+        numbers.sort_by_key(|number| key(*number));
+        let sorted = numbers.iter().map(|at| (key(*at), location(*at, 0)));
+        Arc::new(OrderedIndex::build(sorted).unwrap())
+    };
+    let cell = OrderedCell::default();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let readers = [(); 2].map(|()| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    cell.with(|index| {
+                        let Some(index) = index else { return };
+                        assert_eq!(index.len(), LEN);
+                        let found = scan(index, &mut RangeCursor::default(), 0);
+                        assert_eq!(found.len() as u64, LEN);
+                    });
+                }
+            })
+        });
+        for round in 0..200 * SCALE {
+            let new = (!round.is_multiple_of(5)).then(build);
+            let old = cell.exchange(new.clone());
+            assert_eq!(old.is_some(), round % 5 != 1 && round != 0);
+            let now = cell.get();
+            assert_eq!(now.is_some(), new.is_some());
+            assert!(now.is_none_or(|now| new.is_some_and(|new| Arc::ptr_eq(&now, &new))));
+        }
+        done.store(true, Ordering::Relaxed);
+        for reader in readers {
+            reader.join().unwrap();
+        }
+    });
 }

@@ -64,14 +64,10 @@ impl Engine {
         id: u32,
         work: impl FnOnce(&OrderedIndex) -> T,
     ) -> Result<T> {
-        let mut work = Some(work);
-        let done = space.with_living_order(id, |order| work.take().map(|work| work(order)));
-        match (done.flatten(), work) {
-            (Some(done), _) => Ok(done),
-            (None, Some(work)) => Ok(work(&*self.order_of(space, id)?)),
-            // It was called.
-            (None, None) => Err(Error::NamespaceDropped),
-        }
+        space.with_living_order(id, |order| match order {
+            Some(order) => Ok(work(order)),
+            None => Ok(work(&*self.order_of(space, id)?)),
+        })
     }
 
     /// The key of the record at a location that an index has.

@@ -17,7 +17,7 @@ use crate::space::Space;
 use crate::{Error, Result};
 
 /// Entries asked for first: a few more than a short scan needs, all of which are fetched. Then
-/// twice as many each time, and at last so many.
+/// four times as many each time, and at last so many.
 const FIRST: usize = 12;
 const MOST: usize = 128;
 /// Records that are fetched ahead of the one that is shown.
@@ -81,7 +81,7 @@ impl Ground<'_> {
                     return Ok(());
                 }
             }
-            size = (size * 2).min(MOST);
+            size = (size * 4).min(MOST);
         }
         self.check()
     }
