@@ -44,7 +44,7 @@ pub(crate) use checkpoint::Checkpoints;
 use order::StoredOrders;
 pub(crate) use read::Extent;
 pub(crate) use recover::open;
-pub(crate) use staging::{Patience, Staging, Standpoint};
+pub(crate) use staging::{Patience, Staging, Standpoint, Sweep};
 pub(crate) use timer::Timer;
 pub(crate) use write::Step;
 

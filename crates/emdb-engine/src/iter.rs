@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use emdb_index::{Cursor, Entry};
+use emdb_index::{Cursor, Entry, Location};
 use emdb_journal::{Frame, Opened};
 
 use crate::engine::{Extent, Handle, Standpoint};
@@ -107,6 +107,12 @@ impl Stand {
         }
     }
 
+    /// Whether what is at a location was there at this moment.
+    #[inline]
+    pub(crate) fn sees(&self, location: Location) -> bool {
+        location.get() < self.snapshot.position()
+    }
+
     /// The frame of an entry and the hash of its key, if it is seen here and still is what
     /// everybody sees. `None` says nothing. The hash may be known already.
     #[inline]
@@ -116,7 +122,7 @@ impl Stand {
         hash: Option<u64>,
         opened: &'a Opened,
     ) -> Option<(u64, Frame<'a>)> {
-        if entry.location.get() >= self.snapshot.position() || self.id != Some(self.space.id()) {
+        if !self.sees(entry.location) || self.id != Some(self.space.id()) {
             return None;
         }
         self.engine.still_newest(&self.space, entry, hash, opened)

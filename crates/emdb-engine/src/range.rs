@@ -8,7 +8,7 @@ mod verbs;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use emdb_index::{Entry, OrderedIndex, RangeBatch, RangeCursor};
+use emdb_index::{Entry, Location, OrderedIndex, RangeBatch, RangeCursor};
 use emdb_journal::{Frame, Opened};
 
 use crate::builder::VerifyReads;
@@ -173,6 +173,16 @@ impl RangeWalk {
 
     /// Hands the next record from that end to `take`; `None` once the ends have met.
     fn step<T>(&mut self, end: End, take: impl FnOnce(&Frame<'_>) -> T) -> Result<Option<T>> {
+        self.step_placed(end, |_, frame| take(frame))
+    }
+
+    /// As `step`, with the place that the order has for the record: none if that is of a
+    /// newer one.
+    fn step_placed<T>(
+        &mut self,
+        end: End,
+        take: impl FnOnce(Option<Location>, &Frame<'_>) -> T,
+    ) -> Result<Option<T>> {
         loop {
             let Some(found) = self.entry(end)? else {
                 self.stand.check()?;
@@ -183,13 +193,21 @@ impl RangeWalk {
             let seen = self.stand.see(entry, Extent::Whole, &opened)?;
             self.remember(found);
             if let Some(frame) = seen {
-                return Ok(Some(take(&frame)));
+                let is_seen = self.stand.sees(entry.location);
+                return Ok(Some(take(is_seen.then_some(entry.location), &frame)));
             }
         }
     }
 
     pub(crate) fn next<T>(&mut self, take: impl FnOnce(&Frame<'_>) -> T) -> Result<Option<T>> {
         self.step(End::Front, take)
+    }
+
+    pub(crate) fn next_placed<T>(
+        &mut self,
+        take: impl FnOnce(Option<Location>, &Frame<'_>) -> T,
+    ) -> Result<Option<T>> {
+        self.step_placed(End::Front, take)
     }
 
     pub(crate) fn next_back<T>(&mut self, take: impl FnOnce(&Frame<'_>) -> T) -> Result<Option<T>> {

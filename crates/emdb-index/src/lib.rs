@@ -68,4 +68,4 @@ mod primitive;
 pub use error::{Error, FindError};
 pub use hash::{Cursor, Detached, Guard, HashIndex, ImageMemory};
 pub use location::{Entry, Location, Verdict};
-pub use ordered::{OrderedBuilder, OrderedCell, OrderedIndex, RangeBatch, RangeCursor};
+pub use ordered::{Direction, OrderedBuilder, OrderedCell, OrderedIndex, RangeBatch, RangeCursor};

@@ -34,6 +34,7 @@ mod fence;
 mod image;
 mod key;
 mod leaf;
+mod sweep;
 
 use crate::{
     Location,
@@ -52,6 +53,7 @@ pub use self::{
     build::OrderedBuilder,
     cell::OrderedCell,
     cursor::{RangeBatch, RangeCursor},
+    sweep::Direction,
 };
 
 /// A concurrent map from keys, in the order of their bytes, to [`Location`]s.

@@ -4,7 +4,7 @@
 
 use std::{cell::RefCell, collections::BTreeMap, convert::Infallible, ops::Bound};
 
-use emdb_index::{Location, OrderedIndex, RangeBatch, RangeCursor};
+use emdb_index::{Direction, Location, OrderedIndex, RangeBatch, RangeCursor};
 use proptest::prelude::*;
 
 /// How a number becomes a key.
@@ -78,6 +78,13 @@ enum Step {
         stride: u16,
         is_sorted: bool,
     },
+    /// Keys that are there, by their locations alone.
+    Sweep {
+        lower: Bound<u16>,
+        stride: usize,
+        direction: Direction,
+        removes: bool,
+    },
     Rebuild,
     Scan {
         lower: Bound<u16>,
@@ -111,6 +118,12 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0..4000_u16, count(), stride(), prop::bool::weighted(0.8)).prop_map(
             |(first, count, stride, is_sorted)| {
                 Step::RemoveBatch { first, count, stride, is_sorted }
+            }
+        ),
+        3 => (bound(), 1..40_usize, any::<bool>(), any::<bool>()).prop_map(
+            |(lower, stride, rises, removes)| {
+                let direction = if rises { Direction::Rising } else { Direction::Falling };
+                Step::Sweep { lower, stride, direction, removes }
             }
         ),
         1 => Just(Step::Rebuild),
@@ -223,6 +236,41 @@ impl World {
         assert_eq!(removed as usize, before - self.model.len());
     }
 
+    fn sweep(&mut self, lower: Bound<u16>, stride: usize, direction: Direction, removes: bool) {
+        let lower = lower.map(|number| self.key(number));
+        let range = self.model.range((lower, Bound::Unbounded));
+        let mut swept: Vec<_> = range
+            .step_by(stride)
+            .map(|(key, at)| (key.clone(), *at, self.append(key)))
+            .collect();
+        if direction == Direction::Falling {
+            swept.reverse();
+        }
+        // One is not there: a run ends before it.
+        let stranger = Location::new(Location::MAX).unwrap();
+        if let Some((_, at, _)) = swept.get_mut(5) {
+            *at = stranger;
+        }
+        let mut rest = swept.as_slice();
+        while let Some((key, first, _)) = rest.first() {
+            let done = if removes {
+                let run = rest.iter().map(|(_, at, _)| *at);
+                self.index.remove_run(key, run, direction)
+            } else {
+                let pairs = rest.iter().map(|(_, old, new)| (*old, *new));
+                self.index.replace_run(key, pairs, direction)
+            };
+            assert_eq!(done == 0, *first == stranger);
+            for (key, _, new) in rest.iter().take(done) {
+                let _ = match removes {
+                    true => self.model.remove(key),
+                    false => self.model.insert(key.clone(), *new),
+                };
+            }
+            rest = &rest[done.max(1)..];
+        }
+    }
+
     fn scan(&self, lower: Bound<u16>, upper: Bound<u16>, max: usize, mut ends: u32) {
         let (lower, upper) = (lower.map(|at| self.key(at)), upper.map(|at| self.key(at)));
         let (lower, upper) = (
@@ -328,6 +376,12 @@ impl World {
             } => {
                 self.remove_batch(Self::numbers(first, count, stride), is_sorted);
             }
+            Step::Sweep {
+                lower,
+                stride,
+                direction,
+                removes,
+            } => self.sweep(lower, stride, direction, removes),
             Step::Rebuild => {
                 let records = self.model.iter().map(|(key, at)| (key, *at));
                 self.index = OrderedIndex::build(records).unwrap();

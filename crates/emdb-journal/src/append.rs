@@ -241,6 +241,18 @@ impl Core {
             });
             return Ok(stored.ok_or_else(|| unmapped(position))??);
         }
+        self.write_frame(position, head, spec, len)
+    }
+
+    /// As `store`, by a write.
+    pub(crate) fn write_frame(
+        &self,
+        position: u64,
+        head: &Head,
+        spec: &FrameSpec<'_>,
+        len: u64,
+    ) -> Result<u32, Error> {
+        let lsn = self.base_lsn + position;
         let (mut small, mut large);
         let frame = if len <= SMALL_FRAME_BYTES {
             small = [0; SMALL_FRAME_BYTES as usize];
@@ -250,7 +262,7 @@ impl Core {
             &mut large[..]
         };
         let checksum = spec.store(head, frame, self.stamp, lsn)?;
-        self.written(self.medium.write_at(position, frame))?;
+        self.write_bytes(position, frame)?;
         Ok(checksum)
     }
 
@@ -281,8 +293,8 @@ impl Core {
         Ok(checksum)
     }
 
-    /// Stores a frame that is ready at a reserved position.
-    fn store_bytes(&self, position: u64, frame: &[u8]) -> Result<(), Error> {
+    /// Stores a frame, or several, that are ready at a reserved position.
+    pub(crate) fn store_bytes(&self, position: u64, frame: &[u8]) -> Result<(), Error> {
         if self.is_stored_in_map(position) {
             self.extents
                 .store(position, frame.len() as u64, |to| {
@@ -290,8 +302,13 @@ impl Core {
                 })
                 .ok_or_else(|| unmapped(position))
         } else {
-            self.written(self.medium.write_at(position, frame))
+            self.write_bytes(position, frame)
         }
+    }
+
+    /// As `store_bytes`, by a write.
+    pub(crate) fn write_bytes(&self, position: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.written(self.medium.write_at(position, bytes))
     }
 
     #[inline]
@@ -301,6 +318,14 @@ impl Core {
             Store::Mixed => position.saturating_sub(self.commit.durable()) >= WRITTEN_BYTES,
             Store::Written => false,
         }
+    }
+
+    /// Whether what comes at a position is written though much may lie between it and what
+    /// is durable: right behind what was, up to `end`, so that nothing there is stored.
+    #[inline]
+    pub(crate) fn is_written_after(&self, position: u64, end: u64) -> bool {
+        let end = end.max(self.commit.durable());
+        self.store == Store::Mixed && position.saturating_sub(end) < WRITTEN_BYTES
     }
 
     /// Bytes of what comes before the next frame at a position where a marker is due.
@@ -360,6 +385,16 @@ impl Core {
             self.poison();
         }
         result
+    }
+
+    /// Has space prepared up to `end`.
+    #[inline]
+    pub(crate) fn make_room(&self, end: u64) -> Result<(), Error> {
+        self.check_reach(end)?;
+        if end > self.extents.prepared() {
+            self.grow(end)?;
+        }
+        Ok(())
     }
 
     /// Checks that a position can be reached at all.

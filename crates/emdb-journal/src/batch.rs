@@ -26,6 +26,11 @@ use crate::seal::Seal;
 const CLOSE_BYTES: u64 = 256;
 /// How often a batch looks whether space is running out.
 const GROW_BYTES: u64 = 1 << 18;
+/// Bytes of frames that are gathered before they are stored.
+const GATHERED_BYTES: usize = 1 << 16;
+/// Up to so many bytes behind a sync they are written, so that the next sync need not write
+/// all of a large page for them; see [`Store::Mixed`](crate::medium::Store::Mixed).
+const GATHERED_WRITTEN_BYTES: u64 = 1 << 20;
 
 /// The write side, held by one thread: frames appended through it become visible
 /// and count together, or not at all.
@@ -40,6 +45,10 @@ pub struct Batch {
     first: Option<u64>,
     count: u64,
     sum: BatchSum,
+    /// Frames that come at the cursor once they are stored.
+    gathered: Vec<u8>,
+    /// Where the last frames ended that were gathered, and then written.
+    written: u64,
     /// Some frame does not count, though readers may have met it.
     discarded: bool,
     /// Holds the write side.
@@ -97,6 +106,8 @@ impl Core {
             first: None,
             count: 0,
             sum: BatchSum::default(),
+            gathered: Vec::new(),
+            written: 0,
             discarded: false,
             open: true,
             closed: false,
@@ -185,21 +196,96 @@ impl Batch {
         if self.closed {
             return Err(Error::Closed);
         }
+        self.store_gathered()?;
         let spec = FrameSpec {
             batch: true,
             ..*spec
         };
         let (position, checksum) = self.append_frame(&spec, CLOSE_BYTES)?;
+        self.add(position, checksum);
+        Ok(position)
+    }
+
+    fn add(&mut self, position: u64, checksum: u32) {
         self.sum.add(checksum);
         self.count += 1;
         self.first.get_or_insert(position);
+    }
+
+    /// As [`append`](Self::append), but nobody can look at the frame before
+    /// [`store_gathered`](Self::store_gathered), which stores many at once.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub fn gather(&mut self, spec: &FrameSpec<'_>) -> Result<u64, Error> {
+        let position = self.cursor();
+        let core = &*self.core;
+        let is_alone = core.seal.is_some()
+            || self.gathered.len() >= GATHERED_BYTES
+            || position >= core.tail.marker_due.load(Ordering::Relaxed);
+        if is_alone || self.closed {
+            return self.append(spec);
+        }
+        core.check_not_forked()?;
+        core.check_writable()?;
+        let spec = FrameSpec {
+            batch: true,
+            ..*spec
+        };
+        let head = spec.head(core.stamp)?;
+        let len = head.as_bytes().len() + spec.key.len() + spec.value.len();
+        core.make_room(position + len as u64 + CLOSE_BYTES)?;
+        let start = self.gathered.len();
+        self.gathered.resize(start + len, 0);
+        let frame = self.gathered.get_mut(start..).unwrap_or_default();
+        let checksum = spec.store(&head, frame, core.stamp, core.base_lsn + position)?;
+        self.add(position, checksum);
         Ok(position)
+    }
+
+    /// Stores the frames that were gathered, so that readers of the journal can look at them.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] after a failed write.
+    pub fn store_gathered(&mut self) -> Result<(), Error> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        let core = &*self.core;
+        core.check_not_forked()?;
+        core.check_writable()?;
+        let position = self.cursor;
+        let end = self.cursor();
+        // Among many, a write costs less than what a store makes dirty.
+        let is_written = core.is_written_after(position, self.written)
+            && position.saturating_sub(core.commit.durable()) < GATHERED_WRITTEN_BYTES;
+        let stored = if is_written {
+            self.written = end;
+            core.write_bytes(position, &self.gathered)
+        } else {
+            core.store_bytes(position, &self.gathered)
+        };
+        stored.inspect_err(|_| core.poison())?;
+        self.gathered.clear();
+        self.move_to(end);
+        Ok(())
+    }
+
+    /// Everything up to `end` is stored.
+    fn move_to(&mut self, end: u64) {
+        let core = &*self.core;
+        if self.cursor / GROW_BYTES != end / GROW_BYTES {
+            core.grow_ahead(end);
+        }
+        self.cursor = end;
+        // Release: pairs with the Acquire in `readable`; the frames are whole.
+        core.tail.readable.store(end, Ordering::Release);
     }
 
     /// The present point, for [`discard_from`](Self::discard_from).
     pub fn mark(&self) -> Mark {
         Mark {
-            position: self.cursor,
+            position: self.cursor(),
             count: self.count,
         }
     }
@@ -214,6 +300,7 @@ impl Batch {
         if self.closed {
             return Err(Error::Closed);
         }
+        self.store_gathered()?;
         let Some(first) = self.first else {
             return Ok(());
         };
@@ -269,27 +356,22 @@ impl Batch {
         };
         let position = self.cursor + lead;
         let end = position + len;
-        core.check_reach(end + margin)?;
-        if end + margin > core.extents.prepared() {
-            core.grow(end + margin)?;
-        }
+        core.make_room(end + margin)?;
         let stored = if lead == 0 {
             Ok(())
         } else {
             core.store_lead(self.cursor)
         };
         let stored = stored.and_then(|()| match &form {
+            Form::Plain(head) if core.is_written_after(position, self.written) => {
+                core.write_frame(position, head, spec, len)
+            }
             Form::Plain(head) => core.store(position, head, spec, len),
             Form::Sealed(seal, layout) => core.store_sealed(seal, position, layout, spec),
         });
         // What was sealed for this place must not be sealed anew.
         let checksum = stored.inspect_err(|_| core.poison())?;
-        self.cursor = end;
-        if position / GROW_BYTES != end / GROW_BYTES {
-            core.grow_ahead(end);
-        }
-        // Release: pairs with the Acquire in `readable`; the frame is whole.
-        core.tail.readable.store(end, Ordering::Release);
+        self.move_to(end);
         Ok((position, checksum))
     }
 
@@ -303,6 +385,7 @@ impl Batch {
         if self.closed {
             return Ok(());
         }
+        self.store_gathered()?;
         if self.count > 0 {
             let value = Commit {
                 count: self.count,
@@ -368,7 +451,7 @@ impl Batch {
         spec: &FrameSpec<'_>,
         visible: impl FnOnce(u64),
     ) -> Result<Lsn, Error> {
-        if self.cursor != self.begin {
+        if self.cursor() != self.begin {
             return Err(Error::WriteInProgress("a single commit"));
         }
         let spec = FrameSpec {
@@ -404,7 +487,7 @@ impl Batch {
 
     /// The end of what was appended so far.
     pub fn cursor(&self) -> u64 {
-        self.cursor
+        self.cursor + self.gathered.len() as u64
     }
 }
 
@@ -415,7 +498,8 @@ impl Drop for Batch {
         }
         if !self.closed {
             self.discarded |= self.cursor != self.begin;
-            if let Some(first) = self.first
+            // What was never stored needs no discard.
+            if let Some(first) = self.first.filter(|first| *first < self.cursor)
                 && self.append_discard(first, 0).is_err()
             {
                 // Room was kept, so only a failed write gets here; recovery finds

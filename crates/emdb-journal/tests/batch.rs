@@ -11,6 +11,8 @@ use proptest::prelude::*;
 #[derive(Debug, Clone)]
 enum Op {
     Append(u8),
+    Gather(u8),
+    Store,
     Mark,
     /// Back to one of the marks.
     Discard(usize),
@@ -18,7 +20,9 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        6 => any::<u8>().prop_map(Op::Append),
+        3 => any::<u8>().prop_map(Op::Append),
+        6 => any::<u8>().prop_map(Op::Gather),
+        1 => Just(Op::Store),
         2 => Just(Op::Mark),
         2 => any::<usize>().prop_map(Op::Discard),
     ]
@@ -55,6 +59,11 @@ proptest! {
                     batch.append(&FrameSpec::new(Kind::Put, &[byte], &value)).unwrap();
                     expected.push(byte);
                 }
+                Op::Gather(byte) => {
+                    batch.gather(&FrameSpec::new(Kind::Put, &[byte], &value)).unwrap();
+                    expected.push(byte);
+                }
+                Op::Store => batch.store_gathered().unwrap(),
                 Op::Mark => marks.push((batch.mark(), expected.len())),
                 Op::Discard(which) => {
                     marks.truncate(which % marks.len() + 1);

@@ -101,8 +101,13 @@ impl World {
     fn batch(&mut self, lens: &[usize], commit: bool) {
         let records: Vec<Record> = lens.iter().map(|len| self.record(*len)).collect();
         let mut batch = self.journal.begin("test").unwrap();
-        for (key, value) in &records {
-            batch.append(&put(key, value)).unwrap();
+        for (number, (key, value)) in records.iter().enumerate() {
+            let frame = put(key, value);
+            let stored = match number % 3 {
+                0 => batch.append(&frame),
+                _ => batch.gather(&frame),
+            };
+            stored.unwrap();
         }
         if commit {
             batch.commit(|| {}).unwrap();
@@ -156,7 +161,10 @@ impl World {
         let records: Vec<Record> = (0..open_frames).map(|_| self.record(500)).collect();
         let mut batch = self.journal.begin("test").unwrap();
         for (key, value) in &records {
-            batch.append(&put(key, value)).unwrap();
+            batch.gather(&put(key, value)).unwrap();
+        }
+        if seed % 4 != 0 {
+            batch.store_gathered().unwrap();
         }
         let mut random = Random(seed);
         self.medium.crash(|_| random.fate())

@@ -42,8 +42,11 @@ fn run(journal: &Journal, done: &mut Done) -> Result<(), Error> {
         let first = done.tried.len();
         for number in 10..13_u8 {
             let record = (vec![round, number], vec![round + 1; 5_000]);
-            batch.append(&put(&record.0, &record.1))?;
+            batch.gather(&put(&record.0, &record.1))?;
             done.tried.push(record);
+        }
+        if round >= 2 {
+            batch.store_gathered()?;
         }
         if round % 2 == 0 {
             batch.commit(|| {})?;

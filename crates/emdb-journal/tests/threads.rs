@@ -352,6 +352,41 @@ fn only_what_follows_a_sync_closely_is_written() {
     assert_eq!(records.len(), 400);
 }
 
+/// A transaction of some hundred small records took as many writes, and had the next sync
+/// write a large page.
+#[test]
+fn many_frames_that_are_gathered_behind_a_sync_are_written_at_once() {
+    let medium = Arc::new(SimulatedMedium::new());
+    let writes = Arc::new(AtomicU64::new(0));
+    let seen = Arc::clone(&writes);
+    let probe = Probe::new(Arc::clone(&medium), move |call| {
+        if call == "write" {
+            seen.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    });
+    let (journal, _) = open(probe.storing(Store::Mixed)).unwrap();
+    journal.append(&put(b"first", b"value")).unwrap();
+    journal.sync().unwrap();
+    writes.store(0, Ordering::Relaxed);
+    let mut batch = journal.begin("test").unwrap();
+    let mut last = 0;
+    for number in 0..1000_u64 {
+        last = batch.gather(&put(&number.to_le_bytes(), b"value")).unwrap();
+    }
+    let opened = Opened::new();
+    assert!(journal.frame(last, &opened).is_err());
+    batch.store_gathered().unwrap();
+    let key = journal.frame(last, &opened).unwrap().key;
+    assert_eq!(key, 999_u64.to_le_bytes());
+    batch.commit(|| {}).unwrap();
+    // A marker, the first frame, the others, and the commit.
+    assert_eq!(writes.load(Ordering::Relaxed), 4);
+    drop(journal);
+    let (_, records) = open(medium).unwrap();
+    assert_eq!(records.len(), 1001);
+}
+
 #[test]
 fn space_is_made_ready_ahead_of_the_writers() {
     let (populated, ready) = mpsc::channel();

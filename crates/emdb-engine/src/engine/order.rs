@@ -14,10 +14,11 @@ mod stored;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use emdb_index::{Location, OrderedIndex};
+use emdb_index::{Direction, Location, OrderedIndex};
 use emdb_journal::{Kind, Opened};
 
 use super::Engine;
+use super::staging::Swept;
 use crate::builder::VerifyReads;
 use crate::space::Space;
 use crate::{Error, Result};
@@ -175,6 +176,48 @@ impl Engine {
         let done = self.with_keys(sorted, |records| space.order().remove_sorted_batch(records));
         if done.is_err() {
             space.set_order_broken();
+        }
+    }
+
+    /// Puts tombstones in the place of the records that they remove, which the order has.
+    pub(super) fn order_replace_swept(&self, space: &Space, swept: &[Swept], way: Direction) {
+        self.order_swept(space, swept, |order, key, rest| {
+            let pairs = rest.iter().map(|swept| (swept.old, swept.tombstone));
+            let replaced = order.replace_run(key, pairs, way);
+            if replaced == 0 {
+                // It leads to something else, of which it should not.
+                space.set_order_broken();
+            }
+            replaced
+        });
+    }
+
+    /// Takes the keys of tombstones out of the order, but for those that have a newer
+    /// record there.
+    pub(super) fn order_remove_swept(&self, space: &Space, swept: &[Swept], way: Direction) {
+        self.order_swept(space, swept, |order, key, rest| {
+            order.remove_run(key, rest.iter().map(|swept| swept.tombstone), way)
+        });
+    }
+
+    /// Has `change` do as many as it can at once, given the key of the first.
+    fn order_swept(
+        &self,
+        space: &Space,
+        swept: &[Swept],
+        change: impl Fn(&OrderedIndex, &[u8], &[Swept]) -> usize,
+    ) {
+        if swept.is_empty() {
+            return;
+        }
+        let (order, mut rest) = (space.order(), swept);
+        while let Some(first) = rest.first() {
+            let Ok(key) = self.key_at(first.tombstone) else {
+                space.set_order_broken();
+                return;
+            };
+            let changed = change(&order, &key, rest);
+            rest = rest.get(changed.max(1)..).unwrap_or_default();
         }
     }
 

@@ -11,6 +11,7 @@
 //! of this `number`; ending it takes the batch out first.
 
 mod apply;
+mod doomed;
 mod pop;
 mod tombstones;
 mod touched;
@@ -31,7 +32,11 @@ use crate::snapshots::Ticket;
 use crate::space::{Delta, Space};
 use crate::{Error, Result};
 
+pub(crate) use doomed::Sweep;
+pub(super) use touched::Swept;
+
 use apply::Queue;
+use doomed::Doomed;
 use touched::Touched;
 
 /// The open transaction, if there is one; otherwise memory to be used again.
@@ -47,6 +52,8 @@ pub(crate) struct Staging {
     /// The default namespace first.
     touched: Vec<Touched>,
     queue: Queue,
+    /// They come before what is in the queue.
+    doomed: Doomed,
     savepoints: Vec<Saved>,
     next_savepoint: u64,
     next_id: u32,
@@ -90,6 +97,7 @@ impl Staging {
             failed: None,
             touched: vec![Touched::new(root, false)],
             queue: Queue::default(),
+            doomed: Doomed::default(),
             savepoints: Vec::new(),
             next_savepoint: 0,
             next_id: 0,
@@ -104,6 +112,7 @@ impl Staging {
             root.forget();
         }
         self.queue.clear();
+        self.doomed.clear();
         self.savepoints.clear();
         self.discarded.clear();
         self.failed = None;

@@ -6,7 +6,7 @@ use super::{End as Side, ExtractIf, KeyRange, NamespaceRangeIter, RangeWalk, Try
 use crate::engine::Patience;
 use crate::space::End;
 use crate::{
-    Emdb, Namespace, Result, Snapshot, SnapshotNamespace, Transaction, TransactionNamespace,
+    Emdb, Error, Namespace, Result, Snapshot, SnapshotNamespace, Transaction, TransactionNamespace,
 };
 
 /// A key and its value.
@@ -195,16 +195,19 @@ impl TransactionNamespace<'_> {
         mut walk: RangeWalk,
         mut is_wanted: impl FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<u64> {
+        let mut sweep = self.begin_sweep()?;
         let mut removed = 0;
-        let remove = |frame: &emdb_journal::Frame<'_>| -> Result<bool> {
+        while let Some(was_removed) = walk.next_placed(|location, frame| {
             if !is_wanted(frame.key, frame.value) {
-                return Ok(false);
+                return Ok::<_, Error>(false);
             }
-            self.forget(frame.key).map(|()| true)
-        };
-        let mut remove = remove;
-        while let Some(result) = walk.next(&mut remove)? {
-            removed += u64::from(result?);
+            match location {
+                Some(location) => self.sweep(&mut sweep, location, frame)?,
+                None => self.forget(frame.key)?,
+            }
+            Ok(true)
+        })? {
+            removed += u64::from(was_removed?);
         }
         Ok(removed)
     }

@@ -4,10 +4,11 @@
 use std::marker::PhantomData;
 use std::ops::ControlFlow;
 
-use emdb_journal::Opened;
+use emdb_index::Location;
+use emdb_journal::{Frame, Opened};
 
 use crate::Result;
-use crate::engine::{Attempt, Extent, Handle, Step};
+use crate::engine::{Attempt, Extent, Handle, Step, Sweep};
 use crate::iter::{NamespaceIter, NamespaceKeyIter, Stand, TryIter, TryKeyIter, Walk};
 use crate::range::Ground;
 use crate::space::End;
@@ -47,6 +48,22 @@ impl<'t> TransactionNamespace<'t> {
         self.engine
             .remove_in(self.number, self.at, key, |_| ())
             .map(drop)
+    }
+
+    /// For a walk over the order of keys that begins now.
+    pub(crate) fn begin_sweep(&self) -> Result<Sweep> {
+        self.engine.begin_sweep(self.number)
+    }
+
+    /// Removes the record that a walk has come to, at the location that the order has.
+    pub(crate) fn sweep(
+        &self,
+        sweep: &mut Sweep,
+        location: Location,
+        frame: &Frame<'_>,
+    ) -> Result<()> {
+        let place = (self.number, self.at);
+        self.engine.sweep_in(place, sweep, location, frame)
     }
 
     /// Removes the record at that end of the order.

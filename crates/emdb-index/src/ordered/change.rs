@@ -56,7 +56,7 @@ impl OrderedIndex {
         while next_run(&mut batch, &mut run) {
             let mut rest = run.as_slice();
             while !rest.is_empty() {
-                let (count, gone) = self.remove_run(rest);
+                let (count, gone) = self.remove_run_of_keys(rest);
                 removed += gone;
                 rest = rest.get(count..).unwrap_or_default();
             }
@@ -66,7 +66,7 @@ impl OrderedIndex {
 
     /// Removes those of the keys, which rise, that belong to the leaf of the first.
     /// Returns how many these were, and how many of them were there.
-    fn remove_run<B: AsRef<[u8]>>(&self, run: &[(B, Location)]) -> (usize, u64) {
+    fn remove_run_of_keys<B: AsRef<[u8]>>(&self, run: &[(B, Location)]) -> (usize, u64) {
         let Some((first, _)) = run.first() else {
             return (0, 0);
         };
@@ -78,22 +78,7 @@ impl OrderedIndex {
             let gone: Vec<_> = places
                 .filter_map(|(key, old)| leaf.search_location(key.as_ref(), *old))
                 .collect();
-            match gone.as_slice() {
-                [] => {}
-                [at] => self.remove_from((node, writer), *at, &pin),
-                _ => {
-                    let mut next = gone.iter().peekable();
-                    let left: Vec<_> = leaf
-                        .slots()
-                        .enumerate()
-                        .filter(|(at, _)| next.next_if_eq(&at).is_none())
-                        .map(|(_, slot)| slot)
-                        .collect();
-                    leaf.refill(&left);
-                    self.uncount(gone.len() as u64);
-                    self.shrink(node, writer, &pin);
-                }
-            }
+            self.remove_all((node, writer), &gone, &pin);
             (count, gone.len() as u64)
         })
     }

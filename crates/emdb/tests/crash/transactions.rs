@@ -15,7 +15,7 @@ pub(crate) fn change(tx: &Transaction<'_>, state: &mut State, random: &mut Rando
         let name = ["", "", "a", "b", "c"][random.below(5) as usize];
         let records = state.entry(name.to_owned()).or_default();
         let space = (!name.is_empty()).then(|| tx.namespace(name).unwrap());
-        match random.below(20) {
+        match random.below(24) {
             0..10 => {
                 let (key, value) = (random.key(), random.value());
                 match &space {
@@ -43,7 +43,8 @@ pub(crate) fn change(tx: &Transaction<'_>, state: &mut State, random: &mut Rando
                 records.extend(batch);
             }
             16..18 => savepoints.push((tx.savepoint().unwrap(), state.clone())),
-            _ if !savepoints.is_empty() => {
+            18..20 if tx.first().is_ok() => remove_in_order(tx, name, records, random),
+            20..23 if !savepoints.is_empty() => {
                 let at = random.below(savepoints.len() as u64) as usize;
                 savepoints.truncate(at + 1);
                 let (savepoint, then) = &savepoints[at];
@@ -51,6 +52,42 @@ pub(crate) fn change(tx: &Transaction<'_>, state: &mut State, random: &mut Rando
                 state.clone_from(then);
             }
             _ => {}
+        }
+    }
+}
+
+/// Takes records out from an end, or by their keys.
+fn remove_in_order(tx: &Transaction<'_>, name: &str, records: &mut Map, random: &mut Random) {
+    let own = (!name.is_empty()).then(|| tx.namespace(name).unwrap());
+    let pop_first = || match &own {
+        Some(own) => own.pop_first(),
+        None => tx.pop_first(),
+    };
+    let pop_last = || match &own {
+        Some(own) => own.pop_last(),
+        None => tx.pop_last(),
+    };
+    match random.below(3) {
+        0 => {
+            for _ in 0..random.below(9) {
+                assert_eq!(pop_first().unwrap(), records.pop_first());
+            }
+        }
+        1 => {
+            for _ in 0..random.below(9) {
+                assert_eq!(pop_last().unwrap(), records.pop_last());
+            }
+        }
+        _ => {
+            let one = random.below(2) as u8;
+            let keep = |key: &[u8], _: &[u8]| key.last().is_none_or(|byte| byte & 1 == one);
+            let removed = match &own {
+                Some(own) => own.retain(keep).unwrap(),
+                None => tx.retain(keep).unwrap(),
+            };
+            let before = records.len();
+            records.retain(|key, value| keep(key, value));
+            assert_eq!(removed as usize, before - records.len());
         }
     }
 }
@@ -279,4 +316,39 @@ fn a_kill_between_any_two_steps_leaves_nothing_of_the_transaction() {
             db.verify().unwrap();
         }
     });
+}
+
+#[test]
+fn a_pop_that_a_full_disk_refuses_leaves_its_record_to_the_next() {
+    let disk = Arc::new(SimulatedMedium::new());
+    let db = open(&disk);
+    let key = |number: u32| format!("{number:05}{}", "x".repeat(2000)).into_bytes();
+    db.insert_many((0..500).map(|number| (key(number), b"value")))
+        .unwrap();
+    disk.set_capacity(Some(disk.live_bytes().len() as u64));
+    let tx = db.begin().unwrap();
+    let (mut popped, mut refused) = (0, 0);
+    while popped < 500 {
+        match tx.pop_first() {
+            Ok(record) => {
+                assert_eq!(record.unwrap().0, key(popped));
+                popped += 1;
+            }
+            Err(Error::Io(error)) => {
+                assert_eq!(error.kind(), ErrorKind::StorageFull);
+                assert_eq!(tx.len().unwrap() as u32, 500 - popped);
+                refused += 1;
+                if refused == 3 {
+                    disk.set_capacity(None);
+                }
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!(refused, 3);
+    tx.commit().unwrap();
+    assert_eq!(state(&db)[""], Map::new());
+    db.verify().unwrap();
+    let killed = open(&Arc::new(disk.after_kill()));
+    assert_eq!(state(&killed)[""], Map::new());
 }

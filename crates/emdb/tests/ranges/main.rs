@@ -6,6 +6,7 @@
 )]
 
 mod model;
+mod removal;
 mod stored;
 #[path = "../support/builder.rs"]
 mod support;

@@ -50,6 +50,14 @@ impl Queue {
         self.len = 0;
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// The place for one more record behind the others, if there is any left.
     fn push(&mut self) -> Option<&mut Held> {
         if self.len == AHEAD {
@@ -92,6 +100,7 @@ impl Staging {
     /// Applies the records that are held back, so that everything can be seen.
     #[inline]
     pub(super) fn drain(&mut self, engine: &Engine) -> Result<()> {
+        self.settle(engine)?;
         while self.queue.len > 0 {
             self.apply_oldest(engine)?;
         }
@@ -222,6 +231,7 @@ impl Engine {
         value: Option<(&[u8], Option<u64>)>,
     ) -> Result<()> {
         if staging.queue.len == AHEAD {
+            staging.settle(self)?;
             staging.apply_oldest(self)?;
         }
         if let Some(held) = staging.queue.push() {

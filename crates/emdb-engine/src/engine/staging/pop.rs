@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use emdb_index::{Location, RangeBatch};
+use emdb_index::{Entry, RangeBatch, RangeCursor};
 use emdb_journal::{Frame, Opened};
 
 use super::{Staging, Touched};
@@ -24,34 +24,36 @@ const TOGETHER: usize = 64;
 /// The keys that come next at an end, where their records are, and their hashes.
 #[derive(Default)]
 pub(super) struct Ahead {
-    keys: Vec<(Location, u64)>,
+    keys: Vec<(Entry, u64)>,
     at: usize,
     batch: RangeBatch,
+    /// What is left of the order behind them.
+    rest: Option<RangeCursor<'static>>,
 }
 
 impl Ahead {
     pub(super) fn clear(&mut self) {
         self.keys.clear();
         self.at = 0;
+        self.rest = None;
     }
 }
 
 impl Staging {
     /// The key that comes next at that end, whatever it has.
-    fn next_key(
-        &mut self,
-        engine: &Engine,
-        at: usize,
-        end: End,
-    ) -> Result<Option<(Location, u64)>> {
+    fn next_key(&mut self, engine: &Engine, at: usize, end: End) -> Result<Option<(Entry, u64)>> {
         let touched = self.touched(at)?;
         let ahead = match end {
             End::First => &touched.first,
             End::Last => &touched.last,
         };
         let is_due = ahead.at == ahead.keys.len();
-        if is_due && touched.unordered_puts {
-            self.put_in_order(engine, at)?;
+        if is_due && ahead.rest.is_none() {
+            // Where the live keys begin is known once everything is done.
+            self.drain(engine)?;
+            if self.touched(at)?.unordered_puts {
+                self.put_in_order(engine, at)?;
+            }
         }
         let touched = self.touched.get_mut(at).ok_or(Error::NamespaceDropped)?;
         if is_due {
@@ -76,24 +78,25 @@ impl Touched {
     fn fetch(&mut self, engine: &Engine, end: End) -> Result<()> {
         let order = engine.order_of(&self.space, self.id)?;
         let space = Arc::clone(&self.space);
-        let mut range = space.dead_ends.rest();
         let ahead = self.ahead(end);
+        let mut rest = ahead.rest.take().unwrap_or_else(|| space.dead_ends.rest());
         let max = (ahead.keys.len() * 2).clamp(1, TOGETHER);
         let batch = &mut ahead.batch;
         let resolve = |location| engine.key_at(location);
         match end {
-            End::First => order.next_batch(&mut range, max, batch, resolve)?,
-            End::Last => order.next_back_batch(&mut range, max, batch, resolve)?,
+            End::First => order.next_batch(&mut rest, max, batch, resolve)?,
+            End::Last => order.next_back_batch(&mut rest, max, batch, resolve)?,
         };
-        for entry in ahead.batch.entries() {
+        for entry in batch.entries() {
             engine.journal.prefetch(entry.location.get());
         }
         ahead.clear();
         for entry in ahead.batch.entries() {
             let hash = engine.hash(&engine.key_at(entry.location)?);
             space.index.prefetch(hash);
-            ahead.keys.push((entry.location, hash));
+            ahead.keys.push((*entry, hash));
         }
+        ahead.rest = Some(rest);
         Ok(())
     }
 
@@ -115,53 +118,80 @@ impl Engine {
         self.check_ordered()?;
         let mut guard = self.open_staging(number)?;
         let staging = &mut *guard;
-        staging.drain(self)?;
-        while let Some((location, hash)) = staging.next_key(self, at, end)? {
+        let popped = self.pop_staged(staging, at, end);
+        if popped.is_err()
+            && let Some(touched) = staging.touched.get_mut(at)
+        {
+            // What was not removed comes next again.
+            touched.forget_ahead();
+        }
+        popped
+    }
+
+    fn pop_staged(&self, staging: &mut Staging, at: usize, end: End) -> Result<Option<Record>> {
+        staging.drain_but_doomed(self, at, end)?;
+        while let Some((entry, hash)) = staging.next_key(self, at, end)? {
             let opened = Opened::new();
-            let frame = self.journal.head(location.get(), &opened)?;
-            let take = |stored: Option<&Frame<'_>>| {
-                if !stored.is_some_and(|stored| stored.is_same(&frame)) {
-                    // Nobody has verified yet that this was the key.
-                    self.journal.verify_head(location.get(), &frame)?;
-                }
-                let seen = stored.filter(|stored| !self.is_expired(stored, None));
-                Ok(seen.map(|stored| (stored.key.to_vec(), stored.value.to_vec())))
-            };
-            let single = staging.is_untouched();
-            let popped = if single {
-                // It may stay the only change.
-                let space = &staging.touched(at)?.space;
-                let key = frame.key;
-                let opened = Opened::new();
-                let stored =
-                    self.find_own_frame(space, hash, key, Extent::Whole, u64::MAX, &opened)?;
-                let popped: Result<_> = take(stored.as_ref());
-                if let Ok(Some(_)) = popped {
-                    self.hold(staging, at, hash, key, None)?;
-                }
-                popped
-            } else {
-                staging.change(
-                    self,
-                    at,
-                    hash,
-                    frame.key,
-                    Extent::Whole,
-                    |stored| match take(stored) {
-                        Ok(Some(record)) => Step::Remove(Ok(Some(record))),
-                        other => Step::Keep(other),
-                    },
-                )?
-            }?;
-            // What is held back may yet fail.
-            let is_dead = popped.is_none() || !single;
-            let ends = &staging.touched(at)?.space.dead_ends;
-            ends.reach(end, frame.key, is_dead);
-            if popped.is_some() {
-                return Ok(popped);
+            if !staging.is_untouched()
+                && let space = &staging.touched(at)?.space
+                && let Some((_, frame)) = self.still_newest(space, entry, Some(hash), &opened)
+            {
+                staging.doom(self, (at, Some(end)), (entry.location, hash), &frame)?;
+                return Ok(Some((frame.key.to_vec(), frame.value.to_vec())));
+            }
+            if let Some(popped) = self.pop_alone(staging, (at, end), (entry, hash))? {
+                return Ok(Some(popped));
             }
         }
         Ok(None)
+    }
+
+    /// Removes the record of a key, if it has one.
+    #[cold]
+    fn pop_alone(
+        &self,
+        staging: &mut Staging,
+        (at, end): (usize, End),
+        (entry, hash): (Entry, u64),
+    ) -> Result<Option<Record>> {
+        staging.drain(self)?;
+        let position = entry.location.get();
+        let opened = Opened::new();
+        let frame = self.journal.head(position, &opened)?;
+        let take = |stored: Option<&Frame<'_>>| {
+            if !stored.is_some_and(|stored| stored.is_same(&frame)) {
+                // Nobody has verified yet that this was the key.
+                self.journal.verify_head(position, &frame)?;
+            }
+            let seen = stored.filter(|stored| !self.is_expired(stored, None));
+            Ok(seen.map(|stored| (stored.key.to_vec(), stored.value.to_vec())))
+        };
+        let single = staging.is_untouched();
+        let popped = if single {
+            // It may stay the only change.
+            let space = &staging.touched(at)?.space;
+            let key = frame.key;
+            let opened = Opened::new();
+            let stored = self.find_own_frame(space, hash, key, Extent::Whole, u64::MAX, &opened)?;
+            let popped: Result<_> = take(stored.as_ref());
+            if let Ok(Some(_)) = popped {
+                self.hold(staging, at, hash, key, None)?;
+            }
+            popped
+        } else {
+            let key = frame.key;
+            staging.change(self, at, hash, key, Extent::Whole, |stored| {
+                match take(stored) {
+                    Ok(Some(record)) => Step::Remove(Ok(Some(record))),
+                    other => Step::Keep(other),
+                }
+            })?
+        }?;
+        // What is held back may yet fail.
+        let is_dead = popped.is_none() || !single;
+        let ends = &staging.touched(at)?.space.dead_ends;
+        ends.reach(end, frame.key, is_dead);
+        Ok(popped)
     }
 }
 

@@ -7,7 +7,7 @@ use emdb_index::Location;
 
 use super::Touched;
 use super::apply::AHEAD;
-use super::touched::{Removed, UNORDERED};
+use super::touched::{Removed, Sweeps, UNORDERED};
 use crate::engine::Engine;
 use crate::snapshots::KeptTombstone;
 use crate::space::Space;
@@ -16,9 +16,7 @@ impl Engine {
     /// After a commit: removes the tombstones it left in the indexes, or has them kept
     /// for the snapshots that need them.
     pub(super) fn remove_tombstones(&self, touched: &mut [Touched]) {
-        let last = touched.iter().filter_map(|touched| touched.removed.last());
-        let last = last.map(|last| last.position);
-        let Some(last) = last.max() else {
+        let Some(last) = touched.iter().filter_map(Touched::last_removed).max() else {
             return;
         };
         // A snapshot that is opened from here on sees the commit.
@@ -26,7 +24,7 @@ impl Engine {
         for touched in touched.iter_mut().filter(|touched| !touched.gone) {
             let space = &touched.space;
             if needed {
-                for Removed { position, hash } in touched.removed.drain(..) {
+                for Removed { position, hash } in touched.all_removed() {
                     self.snapshots.keep(KeptTombstone {
                         space: Arc::clone(space),
                         hash,
@@ -46,7 +44,9 @@ impl Engine {
     /// Removes tombstones, unless newer versions have taken their places.
     fn remove_unneeded(&self, touched: &Touched) {
         let space = &touched.space;
-        if let [only] = touched.removed.as_slice() {
+        if let [only] = touched.removed.as_slice()
+            && touched.all_removed().nth(1).is_none()
+        {
             self.remove_tombstone(space, only.hash, only.position);
             return;
         }
@@ -60,14 +60,16 @@ impl Engine {
                 self.order_remove_all(space, &sorted);
             }
         }
+        for Sweeps { direction, all, .. } in &touched.swept {
+            self.order_remove_swept(space, all, *direction);
+        }
         let mut ahead = touched
-            .removed
-            .iter()
+            .all_removed()
             .inspect(|removed| space.index.prefetch(removed.hash));
         let mut queue: VecDeque<_> = ahead.by_ref().take(AHEAD).collect();
         while let Some(Removed { position, hash }) = queue.pop_front() {
             queue.extend(ahead.next());
-            self.remove_entry(space, *hash, *position, || ());
+            self.remove_entry(space, hash, position, || ());
         }
     }
 

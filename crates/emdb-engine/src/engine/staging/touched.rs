@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use emdb_index::{Direction, Location};
 use emdb_journal::Kind;
 
 use super::pop::Ahead;
@@ -23,6 +24,8 @@ pub(super) struct Touched {
     pub(super) removed: Vec<Removed>,
     /// The same in the order of their keys, if sealing the batch has sorted them.
     pub(super) removed_sorted: Vec<Placed>,
+    /// Tombstones of keys that came in their order, rising and falling.
+    pub(super) swept: [Sweeps; 2],
     /// Positions of records and tombstones that the order of keys does not know yet, and
     /// where they begin.
     pub(super) unordered: Vec<u64>,
@@ -44,6 +47,44 @@ pub(super) struct Removed {
     pub(super) hash: u64,
 }
 
+/// Records that were removed one after the other in the order of their keys.
+pub(super) struct Sweeps {
+    pub(super) direction: Direction,
+    pub(super) all: Vec<Swept>,
+    /// How many of them the order of keys knows.
+    ordered: usize,
+}
+
+/// A tombstone, and where the order has what it replaces.
+#[derive(Clone, Copy)]
+pub(in crate::engine) struct Swept {
+    pub(in crate::engine) old: Location,
+    pub(in crate::engine) tombstone: Location,
+    pub(in crate::engine) hash: u64,
+}
+
+impl Sweeps {
+    fn new(direction: Direction) -> Self {
+        Self {
+            direction,
+            all: Vec::new(),
+            ordered: 0,
+        }
+    }
+
+    fn forget_from(&mut self, from: u64) {
+        let is_before = |swept: &Swept| swept.tombstone.get() < from;
+        self.all.truncate(self.all.partition_point(is_before));
+        self.ordered = self.ordered.min(self.all.len());
+    }
+
+    fn put_in_order(&mut self, engine: &Engine, space: &Space) {
+        let new = self.all.get(self.ordered..).unwrap_or_default();
+        engine.order_replace_swept(space, new, self.direction);
+        self.ordered = self.all.len();
+    }
+}
+
 impl Touched {
     pub(super) fn new(space: Arc<Space>, created: bool) -> Self {
         Self {
@@ -53,6 +94,7 @@ impl Touched {
             earliest_expiry_ms: u64::MAX,
             removed: Vec::new(),
             removed_sorted: Vec::new(),
+            swept: [Direction::Rising, Direction::Falling].map(Sweeps::new),
             unordered: Vec::new(),
             ordered_upto: 0,
             unordered_puts: false,
@@ -69,6 +111,9 @@ impl Touched {
         self.earliest_expiry_ms = u64::MAX;
         self.removed = Vec::new();
         self.removed_sorted = Vec::new();
+        for sweeps in &mut self.swept {
+            *sweeps = Sweeps::new(sweeps.direction);
+        }
         self.unordered = Vec::new();
         self.ordered_upto = 0;
         self.unordered_puts = false;
@@ -80,6 +125,9 @@ impl Touched {
         let is_before = |removed: &Removed| removed.position < from;
         self.removed
             .truncate(self.removed.partition_point(is_before));
+        for sweeps in &mut self.swept {
+            sweeps.forget_from(from);
+        }
         let ordered = self.unordered.partition_point(|position| *position < from);
         self.unordered.truncate(ordered);
         self.forget_ahead();
@@ -106,9 +154,39 @@ impl Touched {
         }
     }
 
+    /// Notes a tombstone of a record that the order of keys leads to.
+    pub(super) fn note_swept(&mut self, swept: Swept, direction: Direction) {
+        let is_it = |sweeps: &&mut Sweeps| sweeps.direction == direction;
+        if let Some(sweeps) = self.swept.iter_mut().find(is_it) {
+            sweeps.all.push(swept);
+        }
+    }
+
+    /// Every tombstone.
+    pub(super) fn all_removed(&self) -> impl Iterator<Item = Removed> + '_ {
+        let swept = self.swept.iter().flat_map(|sweeps| &sweeps.all);
+        let swept = swept.map(|swept| Removed {
+            position: swept.tombstone.get(),
+            hash: swept.hash,
+        });
+        self.removed.iter().copied().chain(swept)
+    }
+
+    /// The position of the last of them.
+    pub(super) fn last_removed(&self) -> Option<u64> {
+        let removed = self.removed.last().map(|removed| removed.position);
+        let swept = self.swept.iter().filter_map(|sweeps| sweeps.all.last());
+        let swept = swept.map(|swept| swept.tombstone.get());
+        swept.chain(removed).max()
+    }
+
     /// Brings the order of keys up to `cursor`, where the next frame comes. Gives what was
     /// missing there.
     pub(super) fn put_in_order(&mut self, engine: &Engine, cursor: u64) -> Vec<Placed> {
+        // What was stored for one of these keys came later.
+        for sweeps in &mut self.swept {
+            sweeps.put_in_order(engine, &self.space);
+        }
         let mut sorted = Vec::new();
         if !self.unordered.is_empty() {
             sorted = engine.sorted(&self.space, self.unordered.drain(..));

@@ -90,6 +90,7 @@ impl Engine {
         // First what can fail: an error changes nothing.
         batch.discard_from(&mark)?;
         staging.queue.clear();
+        staging.doomed.clear();
         staging.savepoints.truncate(at + 1);
         staging.undo(self, mark.position(), end);
         for (at, touched) in staging.touched.iter_mut().enumerate() {
