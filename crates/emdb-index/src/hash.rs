@@ -43,6 +43,11 @@ mod arena;
 mod directory;
 mod growth;
 mod guard;
+#[cfg_attr(
+    all(target_arch = "x86_64", not(any(loom, miri))),
+    expect(unsafe_code, reason = "one load for many atomic words")
+)]
+mod heads;
 mod image;
 mod lock;
 #[expect(unsafe_code, reason = "the prefetch instruction")]
@@ -204,7 +209,9 @@ impl HashIndex {
             return None;
         }
         let segment = self.arena.segment(leaf.id());
-        segment.probe(hash, leaf.depth(), |_, word| word.entry())
+        let pattern = hash.pattern(leaf.depth());
+        let found = segment.candidate_at_home(hash, pattern);
+        found.or_else(|| segment.first_candidate(hash, leaf.depth()))
     }
 
     /// The memory of this index in bytes, everything counted.

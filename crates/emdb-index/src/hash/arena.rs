@@ -29,6 +29,8 @@ use super::{
 /// Chunk k holds the ids with `id + FIRST` in `FIRST << k .. FIRST << k + 1`.
 const FIRST: u32 = 2;
 const CHUNKS: usize = 31;
+/// Rows of the tables of chunks: chunk k is in the row of the highest bit of its ids + FIRST.
+const ROWS: usize = u32::BITS as usize;
 const IMAGE_CHUNK: usize = CHUNKS - 1;
 const IMAGE_ID: u32 = (FIRST << IMAGE_CHUNK) - FIRST;
 /// How many unused segments may keep their memory, whatever the size.
@@ -59,19 +61,32 @@ impl SegmentId {
     }
 
     /// The chunk, and the segment in it.
-    #[inline]
     fn place(self) -> (usize, usize) {
-        let at = self.0 + FIRST;
-        let chunk = at.ilog2() - FIRST.ilog2();
-        (chunk as usize, (at - (FIRST << chunk)) as usize)
+        let chunk = self.row() - FIRST.ilog2() as usize;
+        (chunk, self.in_row() - ((FIRST as usize) << chunk))
+    }
+
+    /// The chunk's row in the tables.
+    #[inline]
+    fn row(self) -> usize {
+        // The lowest bit is never the highest, as FIRST is 2; so this cannot be 0.
+        ((self.0 + FIRST) | 1).ilog2() as usize
+    }
+
+    /// The segment, counted from where the row's pointers begin.
+    #[inline]
+    fn in_row(self) -> usize {
+        (self.0 + FIRST) as usize
     }
 }
 
 /// All segments of an index.
 #[derive(Debug)]
 pub(super) struct Arena {
-    segments: [AtomicPtr<Segment>; CHUNKS],
-    metas: [AtomicPtr<Meta>; CHUNKS],
+    /// For each row where its chunk would begin if ids + FIRST were counted from 0, so that
+    /// finding a segment takes no subtraction.
+    segments: [AtomicPtr<Segment>; ROWS],
+    metas: [AtomicPtr<Meta>; ROWS],
     stock: Mutex<Stock>,
 }
 
@@ -192,26 +207,25 @@ impl Arena {
 
     #[inline]
     pub(super) fn segment(&self, id: SegmentId) -> &Segment {
-        let (chunk, at) = id.place();
         // Acquire: pairs with the Release in `add_chunk`.
-        let start = self.segments[chunk].load(Ordering::Acquire);
-        // SAFETY: ids are made only after their chunk is in the table, and
-        // `at` is below the chunk's number of segments: `place` bounds it by
-        // the chunk's size, and `take_image` made ids only below `image`.
-        let segment = unsafe { start.add(at) };
-        // SAFETY: the segment is valid memory, aligned, made of atomics which
-        // any bytes are valid for, and not freed before `self`.
+        let row = self.segments[id.row()].load(Ordering::Acquire);
+        let segment = row.wrapping_add(id.in_row());
+        // SAFETY: ids are made only after their chunk is in the table. The row
+        // begins the chunk's first id before the chunk, so this is one of its
+        // segments: a row's ids are as many as the chunk has, and `take_image`
+        // made ids only below `image`. The segment is valid memory, aligned,
+        // made of atomics which any bytes are valid for, and not freed before
+        // `self`.
         unsafe { &*segment }
     }
 
     #[inline]
     pub(super) fn meta(&self, id: SegmentId) -> &Meta {
-        let (chunk, at) = id.place();
         // Acquire: pairs with the Release in `add_chunk`.
-        let start = self.metas[chunk].load(Ordering::Acquire);
-        // SAFETY: as in `segment`; every chunk has a `Meta` for each segment.
-        let meta = unsafe { start.add(at) };
-        // SAFETY: made by `Slice::new`, and not freed before `self`.
+        let row = self.metas[id.row()].load(Ordering::Acquire);
+        let meta = row.wrapping_add(id.in_row());
+        // SAFETY: as in `segment`; every chunk has a `Meta` for each segment,
+        // made by `Slice::new` and not freed before `self`.
         unsafe { &*meta }
     }
 
@@ -330,10 +344,12 @@ impl Arena {
         memory: Memory,
         count: usize,
     ) {
-        let metas = Slice::new(count);
+        let metas = Slice::<Meta>::new(count);
+        let first = (FIRST as usize) << at;
+        let row = at + FIRST.ilog2() as usize;
         // Release: pairs with the Acquire in `segment` and `meta`.
-        self.segments[at].store(start, Ordering::Release);
-        self.metas[at].store(metas.start(), Ordering::Release);
+        self.segments[row].store(start.wrapping_sub(first), Ordering::Release);
+        self.metas[row].store(metas.start().wrapping_sub(first), Ordering::Release);
         stock.chunks[at] = Some(Chunk { memory, metas });
     }
 }

@@ -78,6 +78,8 @@ impl Leaf {
 #[derive(Debug)]
 pub(super) struct Directory {
     bits: u32,
+    /// By how much half a rank is shifted to find its leaf.
+    shift: u32,
     leaves: Box<[AtomicU64]>,
 }
 
@@ -89,7 +91,7 @@ impl Directory {
     #[inline]
     fn index(&self, rank: u64) -> usize {
         // Two shifts, because `bits` may be 0.
-        (rank >> 1 >> (63 - self.bits)) as usize
+        (rank >> 1 >> self.shift) as usize
     }
 
     #[inline]
@@ -187,7 +189,11 @@ impl Directories {
         let leaves = (0..1_usize << bits)
             .map(|index| AtomicU64::new(leaf(rank(index)).0))
             .collect();
-        let owned = Owned(Box::into_raw(Box::new(Directory { bits, leaves })));
+        let owned = Owned(Box::into_raw(Box::new(Directory {
+            bits,
+            shift: 63 - bits,
+            leaves,
+        })));
         let mut pool = lock(&self.pool);
         pool.all.push(owned);
         DirectoryId(pool.all.len() - 1)

@@ -52,6 +52,19 @@ impl Guard<'_> {
     #[inline]
     pub fn find<E>(
         &mut self,
+        is_key: impl FnMut(Entry) -> Result<bool, E>,
+    ) -> Result<Option<Entry>, E> {
+        if let Some((at, word)) = self.segment.free_at_home(self.hash, self.leaf.depth()) {
+            self.place = Place::Free(at, word);
+            return Ok(None);
+        }
+        self.find_beyond(is_key)
+    }
+
+    /// As `find`, for all keys.
+    #[inline(never)]
+    fn find_beyond<E>(
+        &mut self,
         mut is_key: impl FnMut(Entry) -> Result<bool, E>,
     ) -> Result<Option<Entry>, E> {
         self.place = Place::Unknown;

@@ -10,11 +10,15 @@
 //! So whoever finds an EMPTY slot in a bucket need not look further, whatever
 //! writers do meanwhile.
 
-use crate::primitive::{AtomicU16, AtomicU32, AtomicU64, Ordering, store_over_swaps};
+use crate::{
+    Entry,
+    primitive::{AtomicU16, AtomicU32, AtomicU64, Ordering, store_over_swaps},
+};
 
 use super::{
+    heads::Heads,
     lock::SegmentLock,
-    word::{Hash, Word},
+    word::{Hash, Pattern, Word},
 };
 
 #[cfg(not(loom))]
@@ -68,18 +72,22 @@ pub(super) struct Meta {
 }
 
 impl Meta {
+    #[inline]
     pub(super) fn live(&self) -> u32 {
         u32::from(self.live.load(Ordering::Relaxed))
     }
 
+    #[inline]
     pub(super) fn deleted(&self) -> u32 {
         u32::from(self.deleted.load(Ordering::Relaxed))
     }
 
+    #[inline]
     pub(super) fn used(&self) -> u32 {
         self.live() + self.deleted()
     }
 
+    #[inline]
     pub(super) fn set(&self, live: u32, deleted: u32) {
         self.live.store(live as u16, Ordering::Relaxed);
         self.deleted.store(deleted as u16, Ordering::Relaxed);
@@ -132,7 +140,8 @@ impl Segment {
         for displacement in 0..PROBES {
             let bucket = self.bucket(hash.home() + displacement);
             let pattern = pattern.displaced(displacement);
-            for at in bucket.slots_where(|word| word.may_match(pattern)) {
+            let heads = bucket.heads();
+            for at in pattern.candidates(heads) {
                 let word = bucket.word(at);
                 if word.matches(pattern)
                     && let Some(result) = check(&bucket.0[at], word)
@@ -140,11 +149,47 @@ impl Segment {
                     return Some(result);
                 }
             }
-            if bucket.has_empty() {
+            if !Word::empty_slots(heads).is_empty() {
                 break;
             }
         }
         None
+    }
+
+    /// The first slot of the home bucket that agrees with the pattern in what every entry
+    /// has, if that is an entry of the hash: so nearly always that of the key.
+    #[inline]
+    pub(super) fn candidate_at_home(&self, hash: Hash, pattern: Pattern) -> Option<Entry> {
+        let bucket = self.bucket(hash.home());
+        let at = pattern.candidates(bucket.heads()).next()?;
+        let word = bucket.word(at);
+        if word.matches(pattern) {
+            word.entry()
+        } else {
+            None
+        }
+    }
+
+    /// The first entry that may be the hash's, wherever it is.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn first_candidate(&self, hash: Hash, depth: u32) -> Option<Entry> {
+        self.probe(hash, depth, |_, word| word.entry())
+    }
+
+    /// The first free slot of the home bucket and its word, if the bucket alone shows that
+    /// the hash has no entry: the common case of `search` for a new key.
+    #[inline]
+    pub(super) fn free_at_home(&self, hash: Hash, depth: u32) -> Option<(Slot, Word)> {
+        let home = hash.home() % BUCKETS;
+        let bucket = self.bucket(home);
+        let heads = bucket.heads();
+        if !hash.pattern(depth).candidates(heads).is_empty() {
+            return None;
+        }
+        // A bucket that has an EMPTY slot has none that is DELETED.
+        let slot = Word::empty_slots(heads).next()?;
+        Some((Slot { bucket: home, slot }, Word::EMPTY))
     }
 
     /// Like [`Self::probe`], for the holder of the lock: remembers places.
@@ -161,17 +206,18 @@ impl Segment {
             let at = (hash.home() + displacement) % BUCKETS;
             let bucket = self.bucket(at);
             let pattern = pattern.displaced(displacement);
-            for slot in bucket.slots_where(|word| word.may_match(pattern)) {
+            let heads = bucket.heads();
+            for slot in pattern.candidates(heads) {
                 let word = bucket.word(slot);
                 if word.matches(pattern) && is_it(word)? {
                     return Ok(Search::Found(Slot { bucket: at, slot }, word));
                 }
             }
             if free.is_none() {
-                let first = bucket.slots_where(Word::is_free).next();
+                let first = Word::free_slots(heads).next();
                 free = first.map(|slot| (Slot { bucket: at, slot }, bucket.word(slot)));
             }
-            if bucket.has_empty() {
+            if !Word::empty_slots(heads).is_empty() {
                 break;
             }
         }
@@ -187,7 +233,7 @@ impl Segment {
     /// Whether the slot's bucket has an EMPTY slot.
     #[inline]
     pub(super) fn ends_at(&self, at: Slot) -> bool {
-        self.0[at.bucket].has_empty()
+        !Word::empty_slots(self.0[at.bucket].heads()).is_empty()
     }
 
     /// Every slot, one after the other.
@@ -210,7 +256,7 @@ impl Segment {
 
 impl Bucket {
     #[inline]
-    fn word(&self, at: usize) -> Word {
+    pub(super) fn word(&self, at: usize) -> Word {
         // Acquire: pairs with the Release in `Segment::store` and `fill`; also
         // keeps the later look at the directory behind these loads.
         Word(self.0[at % SLOTS].load(Ordering::Acquire))
@@ -222,26 +268,10 @@ impl Bucket {
         std::array::from_fn(|at| self.word(at))
     }
 
-    /// The slots whose words are so, when each is looked at. Which ones they are is
-    /// random, so there is no branch for each slot: a processor would guess wrong.
+    /// The upper halves of the slots' words.
     #[inline]
-    fn slots_where(&self, is_so: impl Fn(Word) -> bool) -> impl Iterator<Item = usize> {
-        let mut slots = 0_u32;
-        for at in 0..SLOTS {
-            slots |= u32::from(is_so(self.word(at))) << at;
-        }
-        std::iter::from_fn(move || {
-            let at = slots.trailing_zeros() as usize;
-            slots &= slots.wrapping_sub(1);
-            (at < SLOTS).then_some(at)
-        })
-    }
-
-    #[inline]
-    fn has_empty(&self) -> bool {
-        self.slots_where(|word| word == Word::EMPTY)
-            .next()
-            .is_some()
+    fn heads(&self) -> Heads {
+        Heads::of(self)
     }
 }
 
@@ -287,7 +317,7 @@ impl Contents {
         mut renew: impl FnMut(usize, Word) -> Result<Word, E>,
     ) -> Result<Option<[Self; 2]>, E> {
         let mut halves = [const { Self::new() }; 2];
-        let mut used = [[0_usize; BUCKETS]; 2];
+        let mut used = [[0_u8; BUCKETS]; 2];
         for (bucket, words) in self.0.iter().enumerate() {
             for word in words.iter().filter(|word| !word.is_free()) {
                 let home = Self::home(bucket, *word);
@@ -302,12 +332,16 @@ impl Contents {
                     }
                 };
                 let half = usize::from(word.upper_half());
-                let has_room = |more: &usize| used[half][(home + more) % BUCKETS] < SLOTS;
-                let Some(displacement) = (0..PROBES).find(has_room) else {
-                    return Ok(None);
-                };
-                let to = (home + displacement) % BUCKETS;
-                halves[half].0[to][used[half][to] % SLOTS] = split.displaced(displacement);
+                let (mut to, mut displacement) = (home, 0);
+                while usize::from(used[half][to]) >= SLOTS {
+                    displacement += 1;
+                    if displacement == PROBES {
+                        return Ok(None);
+                    }
+                    to = (to + 1) % BUCKETS;
+                }
+                let slot = usize::from(used[half][to]) % SLOTS;
+                halves[half].0[to][slot] = split.displaced(displacement);
                 used[half][to] += 1;
             }
         }
@@ -338,11 +372,11 @@ impl Contents {
 
     /// How many entries there are, and how many DELETED.
     pub(super) fn count(&self) -> (u32, u32) {
-        let mut counts = (0, 0);
+        let [mut free, mut empty] = [0_u32; 2];
         for word in self.0.as_flattened() {
-            counts.0 += u32::from(!word.is_free());
-            counts.1 += u32::from(*word == Word::DELETED);
+            free += u32::from(word.is_free());
+            empty += u32::from(*word == Word::EMPTY);
         }
-        counts
+        (WORDS as u32 - free, free - empty)
     }
 }

@@ -17,7 +17,10 @@
 
 use crate::{Entry, Location};
 
-use super::segment::BUCKETS;
+use super::{
+    heads::{Heads, Slots},
+    segment::BUCKETS,
+};
 
 const LOCATION: u64 = Location::MAX;
 const VERIFIED: u64 = 1 << 44;
@@ -34,6 +37,8 @@ pub(super) const TAG_BITS_MIN: u32 = 7;
 const PREFILTER: u64 = u64::MAX << (64 - TAG_BITS_MIN) | DISPLACEMENT;
 
 const _: () = assert!(LOCATION < VERIFIED && TAG_BITS == 14);
+const _: () = assert!(LOCATION & PREFILTER == 0 && PREFILTER << u32::BITS == 0);
+const _: () = assert!(TAG << u32::BITS == 0 && TOMBSTONE << u32::BITS == 0);
 
 /// A hash, taken apart into what the index uses of it.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +52,7 @@ pub(super) struct Hash {
 }
 
 impl Hash {
+    #[inline]
     pub(super) fn new(hash: u64) -> Self {
         // rank = hash * (A + B * hash) in units of 2^64, close to 2^hash - 1.
         // The sum cannot overflow: `high(B, hash)` is below B, and A + B = 2^64.
@@ -87,6 +93,18 @@ impl Pattern {
     pub(super) fn displaced(self, displacement: usize) -> Self {
         Self(self.0 | (displacement as u64) << DISPLACEMENT_AT)
     }
+
+    /// The slots whose entries agree in what every entry has; rules out most, but proves
+    /// nothing.
+    #[inline]
+    pub(super) fn candidates(self, heads: Heads) -> Slots {
+        heads.with(head(self.0 & PREFILTER), head(PREFILTER))
+    }
+}
+
+#[inline]
+const fn head(word: u64) -> u32 {
+    (word >> u32::BITS) as u32
 }
 
 /// One slot of a bucket.
@@ -135,19 +153,36 @@ impl Word {
         })
     }
 
-    /// Compares what every entry has; rules out most, but proves nothing.
+    /// The half that [`Heads`] are of.
+    #[cfg_attr(
+        all(target_arch = "x86_64", not(any(loom, miri))),
+        expect(dead_code, reason = "the heads are loaded without")
+    )]
     #[inline]
-    pub(super) fn may_match(self, pattern: Pattern) -> bool {
-        (self.0 ^ pattern.0) & PREFILTER == 0
+    pub(super) fn head(self) -> u32 {
+        head(self.0)
+    }
+
+    /// The EMPTY slots. Every other word has a bit in its head: an entry the sentinel, and
+    /// DELETED the tombstone's.
+    #[inline]
+    pub(super) fn empty_slots(heads: Heads) -> Slots {
+        heads.with(head(Self::EMPTY.0), u32::MAX)
+    }
+
+    /// The slots without an entry: those without a sentinel.
+    #[inline]
+    pub(super) fn free_slots(heads: Heads) -> Slots {
+        heads.with(0, head(TAG))
     }
 
     /// Whether this is an entry and all its hash bits fit.
     #[inline]
     pub(super) fn matches(self, pattern: Pattern) -> bool {
         let tag = self.0 & TAG;
-        let sentinel = tag & tag.wrapping_neg();
-        let known = !(sentinel | sentinel.wrapping_sub(1));
-        !self.is_free() && (self.0 ^ pattern.0) & (known | DISPLACEMENT) & (TAG | DISPLACEMENT) == 0
+        // The bits above the sentinel.
+        let known = !(tag ^ tag.wrapping_sub(1));
+        !self.is_free() && (self.0 ^ pattern.0) & (known | DISPLACEMENT) == 0
     }
 
     #[inline]
@@ -161,6 +196,7 @@ impl Word {
     }
 
     /// The hash bits this tag still holds.
+    #[inline]
     pub(super) fn tag_bits(self) -> u32 {
         (64 - 1_u32).saturating_sub((self.0 & TAG).trailing_zeros())
     }
@@ -174,7 +210,9 @@ impl Word {
     /// The entry as it is after a split, or `None` if its tag is worn out.
     #[inline]
     pub(super) fn split(self) -> Option<Self> {
-        (self.tag_bits() > TAG_BITS_MIN).then_some(Self((self.0 & TAG) << 1 | self.0 & !TAG))
+        // The sentinel is below the bits that every tag keeps.
+        const LAST: u64 = 1 << (64 - 1 - TAG_BITS_MIN);
+        (self.0 & TAG & (LAST - 1) != 0).then_some(Self((self.0 & TAG) << 1 | self.0 & !TAG))
     }
 
     /// The entry with the tag of a hash, read again, for that depth.
