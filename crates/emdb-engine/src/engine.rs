@@ -228,25 +228,23 @@ impl Engine {
 
     #[inline]
     fn lock<'a>(&self, space: &'a Arc<Space>, hash: u64) -> Result<emdb_index::Guard<'a>> {
-        if !space.is_broken()
-            && let Ok(guard) = space.index.lock(hash)
-        {
-            return Ok(guard);
-        }
-        self.lock_damaged(space, hash)
-    }
-
-    #[cold]
-    fn lock_damaged<'a>(&self, space: &'a Arc<Space>, hash: u64) -> Result<emdb_index::Guard<'a>> {
         loop {
             if space.is_broken() {
                 return Err(read::broken());
             }
             match space.index.lock(hash) {
                 Ok(guard) => return Ok(guard),
-                Err(emdb_index::Error::Damaged) => self.rebuild(space)?,
-                Err(error) => return Err(index_error(error)),
+                Err(error) => self.repair(space, error)?,
             }
+        }
+    }
+
+    /// Makes an index sound that said it is damaged.
+    #[cold]
+    fn repair(&self, space: &Arc<Space>, error: emdb_index::Error) -> Result<()> {
+        match error {
+            emdb_index::Error::Damaged => self.rebuild(space),
+            error => Err(index_error(error)),
         }
     }
 }

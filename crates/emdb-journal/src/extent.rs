@@ -6,10 +6,11 @@
 //! - A map handed out as current stays mapped until the journal is dropped, and
 //!   beyond that for as long as a [`PinnedBytes`] holds it.
 //! - Only space below `prepared` is ever stored into, and only by whoever reserved it.
+//! - The current map reaches at least to `prepared`, and `settled` is never above that.
 
 use std::io;
 use std::ops::Deref;
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -118,10 +119,19 @@ impl Map {
         let _ = (from, to);
     }
 
-    #[inline]
-    fn position_of(&self, bytes: &[u8]) -> Option<u64> {
-        let offset = bytes.as_ptr().addr().checked_sub(self.0.base.addr())?;
-        (offset < self.0.len).then_some(offset as u64)
+    /// The same if the middle of them is not in memory: their ends may be there because their
+    /// neighbours were read.
+    fn fetch(&self, from: u64, to: u64) {
+        #[cfg(unix)]
+        if let Some((at, len)) = self.range(from, to.saturating_sub(from)) {
+            let middle = at + len / 2;
+            let page = middle - middle % sys::page_bytes() as usize;
+            if !sys::is_resident(self.0.base.wrapping_add(page)) {
+                self.will_need(from, to);
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = (from, to);
     }
 
     #[inline]
@@ -220,13 +230,21 @@ pub struct PinnedBytes(Pinned);
 
 #[derive(Clone)]
 enum Pinned {
+    /// Complete bytes of the holder's map; made by `Mapped::pin` alone.
     Mapped {
+        start: NonNull<u8>,
+        len: usize,
+        #[expect(dead_code, reason = "keeps the map")]
         holder: Arc<Holder>,
-        position: u64,
-        len: u64,
     },
     Copied(Arc<[u8]>),
 }
+
+// SAFETY: `start` leads to bytes that nobody writes, in a map that `holder` keeps; neither
+// is tied to a thread.
+unsafe impl Send for Pinned {}
+// SAFETY: as above.
+unsafe impl Sync for Pinned {}
 
 impl PinnedBytes {
     /// A copy, where the map does not hold the bytes as they are to be seen.
@@ -237,7 +255,7 @@ impl PinnedBytes {
 
 /// One of several reference counts of a map, on a cache line of its own.
 #[repr(align(128))]
-struct Holder(Map);
+struct Holder(#[expect(dead_code, reason = "held so that it stays mapped")] Map);
 
 impl Deref for PinnedBytes {
     type Target = [u8];
@@ -245,14 +263,10 @@ impl Deref for PinnedBytes {
     #[inline]
     fn deref(&self) -> &[u8] {
         match &self.0 {
-            Pinned::Mapped {
-                holder,
-                position,
-                len,
-            } => {
-                // SAFETY: `Extents::pin` checked that the range is complete, and complete
-                // bytes are never written again while their map lives.
-                unsafe { holder.0.bytes(*position, *len) }.unwrap_or(&[])
+            Pinned::Mapped { start, len, .. } => {
+                // SAFETY: `Mapped::pin` checked that these bytes of the holder's map are
+                // complete, and complete bytes are never written again while it lives.
+                unsafe { std::slice::from_raw_parts(start.as_ptr(), *len) }
             }
             Pinned::Copied(bytes) => bytes,
         }
@@ -268,18 +282,48 @@ impl std::fmt::Debug for PinnedBytes {
     }
 }
 
+/// Enough for the threads of most machines. Asking how many there are means reading several of
+/// the system's files, a good part of what an opening takes. A power of two.
+const HOLDERS: usize = 64;
+
 /// A map and its reference counts, spread so that threads rarely meet.
 struct Mapped {
+    /// Where `map` begins, at hand for reads.
+    base: NonNull<u8>,
     map: Map,
+    /// A power of two of them.
     holders: Box<[Arc<Holder>]>,
 }
 
+// SAFETY: `base` is that of `map`, which is `Send`.
+unsafe impl Send for Mapped {}
+// SAFETY: as above; `map` is `Sync`.
+unsafe impl Sync for Mapped {}
+
 impl Mapped {
     fn new(map: Map) -> Box<Self> {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let count = (threads * 2).clamp(2, 64);
-        let holders = (0..count).map(|_| Arc::new(Holder(map.clone()))).collect();
-        Box::new(Self { map, holders })
+        let holders = (0..HOLDERS)
+            .map(|_| Arc::new(Holder(map.clone())))
+            .collect();
+        // A map of no bytes would have no base; nothing is ever read of that.
+        let base = NonNull::new(map.0.base).unwrap_or(NonNull::dangling());
+        Box::new(Self { base, map, holders })
+    }
+
+    /// Keeps bytes alive if they are part of this map and below `complete`.
+    #[inline]
+    fn pin(&self, bytes: &[u8], complete: u64) -> Option<PinnedBytes> {
+        let at = bytes.as_ptr().addr().checked_sub(self.base.addr().get())?;
+        let end = at.checked_add(bytes.len())?;
+        if end as u64 > complete || end > self.map.0.len {
+            return None;
+        }
+        let holder = self.holders.get(thread_slot() & (self.holders.len() - 1))?;
+        Some(PinnedBytes(Pinned::Mapped {
+            start: NonNull::from(bytes).cast(),
+            len: bytes.len(),
+            holder: Arc::clone(holder),
+        }))
     }
 }
 
@@ -323,6 +367,7 @@ struct Growth {
 
 impl Extents {
     pub(crate) fn new(map: Map, tail: u64, extent_bytes_max: u64, read_only: bool) -> Self {
+        let tail = tail.min(map.len());
         let mapped = Mapped::new(map);
         let current = AtomicPtr::new(ptr::from_ref(&*mapped).cast_mut());
         Self {
@@ -353,14 +398,21 @@ impl Extents {
     /// line which appends write.
     #[inline]
     pub(crate) fn settled_bytes(&self, position: u64) -> Option<&[u8]> {
-        // Acquire: pairs with the Release in `settle`; the bytes are complete.
-        self.bytes_below(position, self.settled.load(Ordering::Acquire))
+        let settled = self.settled();
+        let len = settled.checked_sub(position)?;
+        let base = self.current().base;
+        // SAFETY: what is settled lies in the current map: `new` and `settle` see to it, maps
+        // only grow, and whoever sees `settled` sees the map that was current then.
+        let start = unsafe { base.add(position as usize) };
+        // SAFETY: as above, `len` bytes from there are mapped; and they are complete, so they
+        // are never written again.
+        Some(unsafe { std::slice::from_raw_parts(start.as_ptr(), len as usize) })
     }
 
-    /// Everything below is complete.
+    /// Everything below is complete, and in the current map.
     #[inline]
     pub(crate) fn settled(&self) -> u64 {
-        // Acquire: pairs with the Release in `settle`.
+        // Acquire: pairs with the Release in `settle`; the bytes are complete.
         self.settled.load(Ordering::Acquire)
     }
 
@@ -373,37 +425,19 @@ impl Extents {
         unsafe { self.current().map.bytes(position, len) }
     }
 
-    /// Keeps complete bytes alive beyond the journal.
+    /// Keeps complete bytes of the current map alive beyond the journal; `None` for others.
     #[inline]
-    pub(crate) fn pin(&self, position: u64, len: u64, complete: u64) -> Option<PinnedBytes> {
-        let end = position.checked_add(len)?;
-        let mapped = self.current();
-        if end > complete || end > mapped.map.len() {
-            return None;
-        }
-        let holder = mapped.holders.get(thread_slot() % mapped.holders.len())?;
-        Some(PinnedBytes(Pinned::Mapped {
-            holder: Arc::clone(holder),
-            position,
-            len,
-        }))
+    pub(crate) fn pin(&self, bytes: &[u8], complete: u64) -> Option<PinnedBytes> {
+        self.current().pin(bytes, complete)
     }
 
-    /// The position of `bytes` if they are part of a map.
-    #[inline]
-    pub(crate) fn position_of(&self, bytes: &[u8]) -> Option<u64> {
-        self.current()
-            .map
-            .position_of(bytes)
-            .or_else(|| self.position_in_older_map(bytes))
-    }
-
-    /// The map may have been replaced since `bytes` were handed out.
+    /// As `pin`, of whatever map they are: it may have been replaced since they were handed
+    /// out.
     #[cold]
-    fn position_in_older_map(&self, bytes: &[u8]) -> Option<u64> {
+    pub(crate) fn pin_older(&self, bytes: &[u8], complete: u64) -> Option<PinnedBytes> {
         let growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
         let mut maps = growth.maps.iter().rev();
-        maps.find_map(|mapped| mapped.map.position_of(bytes))
+        maps.find_map(|mapped| mapped.pin(bytes, complete))
     }
 
     /// Begins to read these bytes from the file; a hint.
@@ -411,12 +445,17 @@ impl Extents {
         self.current().map.will_need(from, to);
     }
 
+    /// The same, for bytes that are read in a moment, and only if they are not in memory.
+    pub(crate) fn fetch(&self, from: u64, to: u64) {
+        self.current().map.fetch(from, to);
+    }
+
     /// A hint; any position will do.
     #[inline]
     pub(crate) fn prefetch(&self, position: u64) {
         const LINE_BYTES: usize = 64;
         #[cfg(target_arch = "x86_64")]
-        let start = self.current().map.0.base.wrapping_add(position as usize);
+        let start = self.current().base.as_ptr().wrapping_add(position as usize);
         #[cfg(target_arch = "x86_64")]
         for line in 0..3 {
             let at = start
@@ -454,7 +493,9 @@ impl Extents {
     /// Says that everything below `position` is complete.
     #[inline]
     pub(crate) fn settle(&self, position: u64) {
-        // Release: pairs with the Acquire in `settled_bytes`.
+        // Nobody stores behind what is prepared; and that far the current map reaches.
+        let position = position.min(self.prepared());
+        // Release: pairs with the Acquire in `settled`.
         self.settled.store(position, Ordering::Release);
     }
 
@@ -542,7 +583,11 @@ impl Extents {
         };
         if end > self.current().map.len() {
             let wanted = end.saturating_mul(2).max(Map::RESERVATION_BYTES);
-            let mapped = Mapped::new(medium.map(end, wanted)?);
+            let map = medium.map(end, wanted)?;
+            if map.len() < end {
+                return Err(Error::corrupted(end, "the map is too short"));
+            }
+            let mapped = Mapped::new(map);
             let current = ptr::from_ref(&*mapped).cast_mut();
             growth.maps.push(mapped);
             growth.sealed = page_floor(published);

@@ -288,6 +288,7 @@ impl Journal {
     }
 
     /// Position behind the last published frame.
+    #[inline]
     pub fn published(&self) -> u64 {
         self.core.tail.published.load(Ordering::Acquire)
     }
@@ -385,10 +386,23 @@ impl Journal {
         opened: &'a Opened,
     ) -> Result<Frame<'a>, Error> {
         match self.any_frame(position)? {
-            AnyFrame::Sealed(sealed) => seal.open(position, &sealed, whole, opened),
+            AnyFrame::Sealed(sealed) => {
+                if whole && sealed.layout().value().is_some() {
+                    self.fetch(position, sealed.layout().len());
+                }
+                seal.open(position, &sealed, whole, opened)
+            }
             // Not even dead space: where a record is looked for, it would seem to be gone.
             AnyFrame::Plain(_) => Err(plain_record(position)),
         }
+    }
+
+    /// All of a large frame is about to be read: the map would read page by page what is not
+    /// in memory.
+    #[cold]
+    fn fetch(&self, position: u64, len: usize) {
+        let end = position.saturating_add(len as u64);
+        self.core.extents.fetch(position, end);
     }
 
     fn any_frame(&self, position: u64) -> Result<AnyFrame<'_>, Error> {
@@ -531,6 +545,10 @@ impl Journal {
     /// [`Error::Corrupted`] if one differs from what was written there.
     #[inline]
     pub fn verify(&self, position: u64, frame: &Frame<'_>) -> Result<(), Error> {
+        // What is sealed was read when it was opened.
+        if frame.has_large_value() && !self.is_sealed() {
+            self.fetch(position, frame.len());
+        }
         frame
             .verify(self.core.stamp, self.core.base_lsn + position)
             .map_err(|error| Error::corrupted(position, error.to_string()))
@@ -557,18 +575,22 @@ impl Journal {
         if self.core.seal.is_some() {
             return Ok(PinnedBytes::copied(bytes));
         }
-        let position = self.core.extents.position_of(bytes);
-        position
-            .and_then(|position| {
-                let extents = &self.core.extents;
-                let len = bytes.len() as u64;
-                // The line which every append writes is looked at only for the newest.
-                extents.pin(position, len, extents.settled()).or_else(|| {
-                    let readable = self.core.tail.readable.load(Ordering::Acquire);
-                    extents.pin(position, len, readable)
-                })
-            })
-            .ok_or_else(|| Error::corrupted(0, "bytes that are no part of the journal"))
+        let extents = &self.core.extents;
+        // The line which every append writes is looked at only for the newest.
+        match extents.pin(bytes, extents.settled()) {
+            Some(pinned) => Ok(pinned),
+            None => self.pin_newest(bytes),
+        }
+    }
+
+    /// As `pin`, also for bytes near the end of the journal, and of a map that was replaced.
+    #[cold]
+    fn pin_newest(&self, bytes: &[u8]) -> Result<PinnedBytes, Error> {
+        let readable = self.core.tail.readable.load(Ordering::Acquire);
+        let extents = &self.core.extents;
+        let pinned = extents.pin(bytes, readable);
+        let pinned = pinned.or_else(|| extents.pin_older(bytes, readable));
+        pinned.ok_or_else(|| Error::corrupted(0, "bytes that are no part of the journal"))
     }
 
     /// Whether the journal is encrypted.
@@ -771,6 +793,12 @@ impl Journal {
     #[inline]
     pub fn check_open(&self) -> Result<(), Error> {
         self.core.check_open()
+    }
+
+    /// Whether calls still work.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        self.core.state.load(Ordering::Acquire) != CLOSED && self.core.forks == sys::forks()
     }
 
     /// Ends the journal: waits for appends, syncs, trims the file and records the

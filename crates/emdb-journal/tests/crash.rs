@@ -163,7 +163,7 @@ impl World {
         for (key, value) in &records {
             batch.gather(&put(key, value)).unwrap();
         }
-        if seed % 4 != 0 {
+        if !seed.is_multiple_of(4) {
             batch.store_gathered().unwrap();
         }
         let mut random = Random(seed);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{CACHE_BYTES, End, Engine, Outcome, Reader, Sync};
 
-/// A batch takes several KiB of memory a record until it is applied.
+/// A larger batch would take half as much memory again.
 const BATCH_MAX: usize = 100_000;
 
 pub struct Sled {

@@ -48,8 +48,28 @@ impl Engine {
         extent: Extent,
         opened: &'a Opened,
     ) -> Result<Option<&'a [u8]>> {
+        let hash = self.hash(key);
+        if self.journal.is_open()
+            && let Some(value) = self.find_plain(space, hash, key, u64::MAX, opened)
+        {
+            return Ok(Some(value));
+        }
+        self.get_other(space, hash, key, extent, opened)
+    }
+
+    /// As `get`, also where `find_plain` says nothing.
+    #[inline(never)]
+    fn get_other<'a>(
+        &'a self,
+        space: &Arc<Space>,
+        hash: u64,
+        key: &[u8],
+        extent: Extent,
+        opened: &'a Opened,
+    ) -> Result<Option<&'a [u8]>> {
         self.check_open()?;
-        self.find(space, self.hash(key), key, extent, u64::MAX, opened)
+        let frame = self.find_frame(space, hash, key, extent, u64::MAX, opened)?;
+        Ok(self.unexpired(frame, None).map(|frame| frame.value))
     }
 
     /// The value of a key's newest committed version below `upto`, if that is live.
@@ -176,16 +196,19 @@ impl Engine {
         let hidden_from = self.journal.hidden_from();
         let entry = space.index.first_candidate(hash)?;
         let position = entry.location.get();
-        let value = match self.verify_reads {
+        // The entry was loaded in between, so a batch that stored it is still hidden, or
+        // was committed before.
+        let is_seen = position < upto.min(hidden_from) && self.journal.hidden_from() == hidden_from;
+        // Only the default namespace has the id 0, and that one is never dropped.
+        if !is_seen || space.id() != 0 {
+            return None;
+        }
+        match self.verify_reads {
             _ if self.journal.is_sealed() => self.journal.sealed_value(position, key, opened),
             VerifyReads::Once if !entry.verified => None,
             VerifyReads::Once | VerifyReads::Never => self.journal.plain_value(position, key),
             VerifyReads::Always => self.journal.verified_plain_value(position, key),
-        }?;
-        // The entry was loaded in between, so a batch that stored it is still hidden, or
-        // was committed before.
-        let is_seen = position < upto.min(hidden_from) && self.journal.hidden_from() == hidden_from;
-        (is_seen && space.id() == 0 && !space.is_dropped()).then_some(value)
+        }
     }
 
     /// The frame of a key's newest committed version below `upto`, if that is live,

@@ -19,7 +19,7 @@ use crate::{Error, Result};
 
 /// Builds the database that a journal holds.
 pub(crate) fn open(opening: Opening, options: EngineOptions) -> Result<Handle> {
-    let hasher = hasher(&opening.header().hash_seed);
+    let hasher = SipHasher13::new_with_key(&opening.header().hash_seed);
     let checkpoint = Recovery::from_checkpoint(&opening, hasher, options.range_scans)
         // An index cannot be rebuilt later without the write side.
         .filter(|(recovery, _)| !options.read_only || recovery.is_sound());
@@ -41,7 +41,8 @@ pub(crate) fn open(opening: Opening, options: EngineOptions) -> Result<Handle> {
         // back beside a newer image does that.
         journal.write_sidecar(&mut |_| Ok(()))?;
     }
-    let spaces = DashMap::new();
+    // By itself it would ask the system for the number of cores, which takes long.
+    let spaces = DashMap::with_shard_amount(16);
     let mut root = None;
     for (name, space) in recovery.by_name {
         if name.is_empty() {
@@ -81,10 +82,6 @@ pub(crate) fn open(opening: Opening, options: EngineOptions) -> Result<Handle> {
         engine.sweep_every(every)?;
     }
     Ok(Handle::new(engine))
-}
-
-fn hasher(seed: &[u8; 16]) -> SipHasher13 {
-    SipHasher13::new_with_key(seed)
 }
 
 /// The indexes as they are being rebuilt.

@@ -123,59 +123,65 @@ impl Engine {
         space.index.prefetch(hash);
         self.journal.prefetch_end();
         loop {
-            let mut guard = self.lock(space, hash)?;
-            // A batch that began before the stripe was locked may need it; one that
-            // begins from here on waits for it.
-            if self.journal.is_batch_open() {
-                drop(guard);
-                self.journal.wait_for_batch(call)?;
-                continue;
-            }
-            if space.is_dropped() {
-                return Err(Error::NamespaceDropped);
-            }
-            let id = space.id();
-            let opened = Opened::new();
-            let newest = self.newest(&mut guard, id, key, extent, &opened)?;
-            let live = newest.as_ref().and_then(Newest::live);
-            let (spec, answer) = match self.decided(decide(live), live, key)? {
-                ControlFlow::Continue(decided) => decided,
-                ControlFlow::Break(answer) => return Ok(answer),
-            };
-            let (kind, expires_at_ms) = (spec.kind, spec.expires_at_ms);
-            let spec = FrameSpec {
-                namespace: id,
-                previous: newest.as_ref().map(|newest| self.link(newest)),
-                ..spec
-            };
-            let delta = self.delta(&spec, live);
-            if newest.is_none() {
-                self.make_room(&mut guard)?;
-            }
             let mut kept = None;
-            let appended = self.journal.append_then(&spec, |position| {
-                let Some(location) = Location::new(position) else {
-                    return;
-                };
-                match &newest {
-                    Some(old) if kind == Kind::Tombstone && self.snapshots.count() == unneeding => {
-                        guard.remove();
-                        self.order_remove(space, key, old.position);
-                    }
-                    Some(old) => {
-                        guard.replace(location, kind == Kind::Tombstone);
-                        kept = (kind == Kind::Tombstone).then_some(position);
-                        self.order_replace(space, key, old.position, location, kind);
-                    }
-                    None => {
-                        guard.insert(location, false);
-                        self.order_insert(space, key, location);
-                    }
+            // The guard ends where it is: it is large, too.
+            let (appended, answer, expires_at_ms, written) = {
+                let mut guard = self.lock(space, hash)?;
+                // A batch that began before the stripe was locked may need it; one that
+                // begins from here on waits for it.
+                if self.journal.is_batch_open() {
+                    drop(guard);
+                    self.journal.wait_for_batch(call)?;
+                    continue;
                 }
-                space.apply(&delta);
-                self.add_dead(delta.dead_bytes);
-            })?;
-            drop(guard);
+                if space.is_dropped() {
+                    return Err(Error::NamespaceDropped);
+                }
+                let id = space.id();
+                let opened = Opened::new();
+                let mut newest = None;
+                self.find_newest(&mut guard, id, key, extent, &opened, &mut newest)?;
+                let live = newest.as_ref().and_then(Newest::live);
+                let (spec, answer) = match self.decided(decide(live), live, key)? {
+                    ControlFlow::Continue(decided) => decided,
+                    ControlFlow::Break(answer) => return Ok(answer),
+                };
+                let (kind, expires_at_ms) = (spec.kind, spec.expires_at_ms);
+                let spec = FrameSpec {
+                    namespace: id,
+                    previous: newest.as_ref().map(|newest| self.link(newest)),
+                    ..spec
+                };
+                let delta = self.delta(&spec, live);
+                if newest.is_none() {
+                    self.make_room(&mut guard)?;
+                }
+                let appended = self.journal.append_then(&spec, |position| {
+                    let Some(location) = Location::new(position) else {
+                        return;
+                    };
+                    match &newest {
+                        Some(old)
+                            if kind == Kind::Tombstone && self.snapshots.count() == unneeding =>
+                        {
+                            guard.remove();
+                            self.order_remove(space, key, old.position);
+                        }
+                        Some(old) => {
+                            guard.replace(location, kind == Kind::Tombstone);
+                            kept = (kind == Kind::Tombstone).then_some(position);
+                            self.order_replace(space, key, old.position, location, kind);
+                        }
+                        None => {
+                            guard.insert(location, false);
+                            self.order_insert(space, key, location);
+                        }
+                    }
+                    space.apply(&delta);
+                    self.add_dead(delta.dead_bytes);
+                })?;
+                (appended, answer, expires_at_ms, spec.value.len() as u64)
+            };
             let Ok(lsn) = appended else {
                 self.journal.wait_for_batch(call)?;
                 continue;
@@ -192,7 +198,7 @@ impl Engine {
             } else if self.snapshots.has_unneeded() {
                 self.remove_kept_tombstones();
             }
-            self.checkpoint_when_due(spec.value.len() as u64);
+            self.checkpoint_when_due(written);
             // Without the stripe, so that others of it can share the sync.
             self.journal.sync_appended(lsn)?;
             return Ok(answer);
@@ -228,6 +234,7 @@ impl Engine {
 
     /// Bytes of the journal that nothing points at any more. Only in a writer's turn
     /// or under the write side.
+    #[inline]
     pub(super) fn add_dead(&self, bytes: u64) {
         if bytes > 0 {
             let dead = self.dead_bytes.load(Ordering::Relaxed);
@@ -259,6 +266,21 @@ impl Engine {
         opened: &'a Opened,
     ) -> Result<Option<Newest<'a>>> {
         let mut newest = None;
+        self.find_newest(guard, id, key, extent, opened, &mut newest)?;
+        Ok(newest)
+    }
+
+    /// As `newest`, in a place that the caller has, as it is large.
+    #[inline]
+    fn find_newest<'a>(
+        &'a self,
+        guard: &mut Guard<'_>,
+        id: u32,
+        key: &[u8],
+        extent: Extent,
+        opened: &'a Opened,
+        newest: &mut Option<Newest<'a>>,
+    ) -> Result<()> {
         guard.find(|entry| {
             let position = entry.location.get();
             let frame = self.frame(position, extent, opened)?;
@@ -273,11 +295,11 @@ impl Engine {
             }
             let found = frame.key == key && frame.namespace == id;
             if found {
-                newest = Some(Newest { position, frame });
+                *newest = Some(Newest { position, frame });
             }
             Ok::<bool, Error>(found)
         })?;
-        Ok(newest)
+        Ok(())
     }
 
     /// How a frame changes the counts, given the live frame it replaces.

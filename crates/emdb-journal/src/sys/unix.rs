@@ -104,6 +104,23 @@ pub(crate) fn populate(file: &File, from: u64, to: u64) {
     let _ = (file, from, to);
 }
 
+/// Whether the page that begins at `page` is in memory; yes where the system does not tell.
+pub(crate) fn is_resident(page: *const u8) -> bool {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        let mut state = 0_u8;
+        // SAFETY: the call writes one byte, for the one page that is asked about; an address
+        // where nothing is mapped, or no page begins, is an error.
+        let asked = unsafe { libc::mincore(page.cast_mut().cast(), 1, &raw mut state) };
+        asked != 0 || state & 1 == 1
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let _ = page;
+        true
+    }
+}
+
 /// First position at or after `position` that is not a hole.
 pub(crate) fn next_data(file: &File, position: u64) -> u64 {
     #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -214,4 +231,21 @@ pub(crate) fn map_private(file: &File) -> io::Result<Option<memmap2::MmapMut>> {
     // SAFETY: the map is private, and the file is never rewritten in place, only
     // replaced; docs/durability.md says what another program's truncation does.
     unsafe { memmap2::MmapOptions::new().map_copy(file) }.map(Some)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::{is_resident, page_bytes};
+
+    #[test]
+    fn a_page_is_resident_once_it_was_touched() {
+        let page = usize::try_from(page_bytes()).unwrap();
+        let mut map = memmap2::MmapMut::map_anon(2 * page).unwrap();
+        map[0] = 1;
+        assert!(is_resident(map.as_ptr()));
+        assert!(!is_resident(map.as_ptr().wrapping_add(page)));
+        // Nothing is known: not a page, not mapped.
+        assert!(is_resident(map.as_ptr().wrapping_add(1)));
+        assert!(is_resident(std::ptr::null()));
+    }
 }
