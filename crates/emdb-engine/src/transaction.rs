@@ -109,7 +109,8 @@ impl Emdb {
         })
     }
 
-    /// As [`begin`](Self::begin), but `None` at once if another thread writes a batch.
+    /// As [`begin`](Self::begin), but `None` at once if another thread writes a batch, or the
+    /// engine takes a moment of the write side for a checkpoint of its own.
     ///
     /// # Errors
     /// As [`begin`](Self::begin).
