@@ -3,8 +3,12 @@
 //! One thread leads: it notes how far the journal is published, syncs, and what it
 //! noted is durable. Everyone who asks meanwhile waits; who is still not served
 //! then leads the next one.
+//!
+//! To wake a thread takes as long as half a sync of a fast disk, and it would come too late
+//! for the next one each time. So one of those who wait does not sleep while a sync is under
+//! way that should be over soon.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,11 +17,18 @@ use crate::error::Error;
 use crate::journal::Core;
 use crate::options::SyncPolicy;
 
+/// A sync that usually takes longer is slept through: to wake up costs little beside it.
+const WATCHED_MAX: Duration = Duration::from_micros(500);
+
 /// The state of group commit.
 pub(crate) struct GroupCommit {
     durable: AtomicU64,
     /// Threads inside `sync_to` that wait for a leader.
     waiting: AtomicU32,
+    /// One of them is awake.
+    watched: AtomicBool,
+    /// How many syncs were led to their end.
+    ended: AtomicU64,
     turn: Mutex<Turn>,
     /// Held while the medium syncs; taken with no other lock but the header's.
     /// Holds what must be stored again before a sync can be believed.
@@ -28,7 +39,7 @@ pub(crate) struct GroupCommit {
 #[derive(Default)]
 struct Turn {
     led: bool,
-    /// How many the last sync served.
+    /// How many the last sync served, or found waiting at its end, its leader included.
     last_group: u32,
     /// How long a sync takes, smoothed.
     sync_time: Duration,
@@ -39,6 +50,8 @@ impl GroupCommit {
         Self {
             durable: AtomicU64::new(durable),
             waiting: AtomicU32::new(0),
+            watched: AtomicBool::new(false),
+            ended: AtomicU64::new(0),
             turn: Mutex::new(Turn::default()),
             syncing: Mutex::new(doubt),
             done: Condvar::new(),
@@ -56,6 +69,33 @@ impl GroupCommit {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits awake for the sync under way; tells whether it ended. At most one thread does
+    /// that, for at most twice as long as a sync takes.
+    fn watch(&self, turn: MutexGuard<'_, Turn>) -> bool {
+        let (ended, patience) = (self.ended.load(Ordering::Acquire), turn.sync_time * 2);
+        if self.watched.swap(true, Ordering::Relaxed) {
+            return false;
+        }
+        drop(turn);
+        let started = Instant::now();
+        let is_over = loop {
+            // Acquire: pairs with the Release when a sync ends.
+            if self.ended.load(Ordering::Acquire) != ended {
+                break true;
+            }
+            if started.elapsed() >= patience {
+                break false;
+            }
+            // Whoever has work to do on this core comes first.
+            std::thread::yield_now();
+            for _ in 0..100 {
+                std::hint::spin_loop();
+            }
+        };
+        self.watched.store(false, Ordering::Relaxed);
+        is_over
+    }
+
     fn syncing(&self) -> MutexGuard<'_, Option<Doubt>> {
         self.syncing.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -69,6 +109,7 @@ impl Core {
             return self.check_not_poisoned();
         }
         let mut turn = commit.turn();
+        let mut may_watch = true;
         loop {
             self.check_not_poisoned()?;
             if commit.durable() >= target {
@@ -78,10 +119,16 @@ impl Core {
                 break;
             }
             commit.waiting.fetch_add(1, Ordering::Relaxed);
-            turn = commit
-                .done
-                .wait(turn)
-                .unwrap_or_else(PoisonError::into_inner);
+            turn = if may_watch && turn.sync_time < WATCHED_MAX {
+                // Who watched a sync that takes too long sleeps.
+                may_watch = commit.watch(turn);
+                commit.turn()
+            } else {
+                commit
+                    .done
+                    .wait(turn)
+                    .unwrap_or_else(PoisonError::into_inner)
+            };
             commit.waiting.fetch_sub(1, Ordering::Relaxed);
         }
         turn.led = true;
@@ -103,7 +150,7 @@ impl Core {
         });
 
         let mut turn = commit.turn();
-        turn.last_group = group;
+        turn.last_group = group.max(commit.waiting.load(Ordering::Relaxed) + 1);
         turn.sync_time = (turn.sync_time * 7 + took) / 8;
         if result.is_ok() {
             // Release: pairs with the Acquire in `durable`.
@@ -170,6 +217,8 @@ struct Leader<'a>(&'a GroupCommit);
 impl Drop for Leader<'_> {
     fn drop(&mut self) {
         self.0.turn().led = false;
+        // Release: pairs with the Acquire in `watch`.
+        self.0.ended.fetch_add(1, Ordering::Release);
         self.0.done.notify_all();
     }
 }
