@@ -147,7 +147,7 @@ impl EmdbBuilder {
     }
 
     /// Growth of the journal, in bytes, after which a checkpoint is taken in the
-    /// background. By default the larger of 384 MiB and one and a half times the index.
+    /// background. By default the larger of 512 MiB and one and a half times the index.
     ///
     /// The journal goes on growing while a checkpoint is taken. Lest opening after a kill
     /// should have to replay more than twice that (by default 1 GiB or three times the

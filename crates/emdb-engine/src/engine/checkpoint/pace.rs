@@ -43,7 +43,7 @@ impl Growth {
     /// By default: little enough to be replayed soon, and enough that indexes are not
     /// written all the time.
     pub(super) fn by_index(index_bytes: u64) -> Self {
-        const WANTED_BYTES: u64 = 384 << 20;
+        const WANTED_BYTES: u64 = 512 << 20;
         // Opening replays at most 1 GiB: this, and what single writers were ahead.
         const MOST_BYTES: u64 = 960 << 20;
         Self {
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn growth_ends_where_it_must_whatever_the_time() {
-        check_end(&Growth::by_index(0), 384 * MIB, 960 * MIB);
+        check_end(&Growth::by_index(0), 512 * MIB, 960 * MIB);
         check_end(&Growth::by_index(308 * MIB), 462 * MIB, 960 * MIB);
         check_end(&Growth::by_index(1 << 30), 1536 * MIB, 3072 * MIB);
         check_end(&Growth::of(1), 1, 32 * MIB + 1);
