@@ -450,14 +450,14 @@ impl Extents {
         self.current().map.fetch(from, to);
     }
 
-    /// A hint; any position will do.
+    /// A hint for so many cache lines; any position will do.
     #[inline]
-    pub(crate) fn prefetch(&self, position: u64) {
+    pub(crate) fn prefetch(&self, position: u64, lines: usize) {
         const LINE_BYTES: usize = 64;
         #[cfg(target_arch = "x86_64")]
         let start = self.current().base.as_ptr().wrapping_add(position as usize);
         #[cfg(target_arch = "x86_64")]
-        for line in 0..3 {
+        for line in 0..lines {
             let at = start
                 .wrapping_add(line * LINE_BYTES)
                 .cast_const()
@@ -466,7 +466,7 @@ impl Extents {
             unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at) };
         }
         #[cfg(not(target_arch = "x86_64"))]
-        let _ = (position, LINE_BYTES);
+        let _ = (position, lines, LINE_BYTES);
     }
 
     #[inline]
