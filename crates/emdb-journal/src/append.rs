@@ -312,7 +312,7 @@ impl Core {
     }
 
     #[inline]
-    fn is_stored_in_map(&self, position: u64) -> bool {
+    pub(crate) fn is_stored_in_map(&self, position: u64) -> bool {
         match self.store {
             Store::Mapped => true,
             Store::Mixed => position.saturating_sub(self.commit.durable()) >= WRITTEN_BYTES,
@@ -356,6 +356,15 @@ impl Core {
     }
 
     fn store_marker(&self, position: u64) -> Result<(), Error> {
+        let (frame, len) = self.marker_frame(position)?;
+        self.store_bytes(position, frame.get(..len).unwrap_or(&[]))
+    }
+
+    /// The frame of the marker that is due at a position, and its length.
+    pub(crate) fn marker_frame(
+        &self,
+        position: u64,
+    ) -> Result<([u8; MARKER_FRAME_MAX], usize), Error> {
         let mut frame = [0; MARKER_FRAME_MAX];
         // AcqRel: pairs with the Release in `sync_to`. A sync that ends before this is
         // in the marker; one that ends after it makes the next marker due. The other
@@ -376,7 +385,7 @@ impl Core {
             self.base_lsn,
             position,
         )?;
-        self.store_bytes(position, frame.get(..len).unwrap_or(&[]))
+        Ok((frame, len))
     }
 
     /// A failed write into prepared space poisons: its hole can never be filled.
@@ -411,7 +420,7 @@ impl Core {
 }
 
 #[cold]
-fn unmapped(position: u64) -> Error {
+pub(crate) fn unmapped(position: u64) -> Error {
     Error::corrupted(position, "reserved space is not mapped")
 }
 

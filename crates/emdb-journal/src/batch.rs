@@ -5,6 +5,8 @@
 //! with a cursor of its own. Readers learn of its frames early but look past them
 //! through `hidden_from` until the batch is committed.
 
+mod backlog;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -13,6 +15,8 @@ use emdb_format::{
     BatchSum, Commit, Discard, EPOCH_FRAME_LEN, FrameSpec, Head, Kind, SealedLayout,
     marker_frame_len,
 };
+
+pub(crate) use backlog::Backlog;
 
 use crate::append::{BATCH, POSITION, STOP};
 use crate::error::Error;
@@ -24,8 +28,6 @@ use crate::seal::Seal;
 
 /// Kept free behind a batch so that it can always be closed.
 const CLOSE_BYTES: u64 = 256;
-/// How often a batch looks whether space is running out.
-const GROW_BYTES: u64 = 1 << 18;
 /// Bytes of frames that are gathered before they are stored.
 const GATHERED_BYTES: usize = 1 << 16;
 /// Up to so many bytes behind a sync they are written, so that the next sync need not write
@@ -47,6 +49,8 @@ pub struct Batch {
     sum: BatchSum,
     /// Frames that come at the cursor once they are stored.
     gathered: Vec<u8>,
+    /// Frames before the cursor may still have to be sealed; the sum is with them.
+    has_backlog: bool,
     /// Where the last frames ended that were gathered, and then written.
     written: u64,
     /// Some frame does not count, though readers may have met it.
@@ -107,6 +111,7 @@ impl Core {
             count: 0,
             sum: BatchSum::default(),
             gathered: Vec::new(),
+            has_backlog: false,
             written: 0,
             discarded: false,
             open: true,
@@ -201,15 +206,72 @@ impl Batch {
             batch: true,
             ..*spec
         };
+        if let Some(position) = self.append_unsealed(&spec)? {
+            self.add(position);
+            return Ok(position);
+        }
         let (position, checksum) = self.append_frame(&spec, CLOSE_BYTES)?;
-        self.add(position, checksum);
+        self.sum.add(checksum);
+        self.add(position);
         Ok(position)
     }
 
-    fn add(&mut self, position: u64, checksum: u32) {
-        self.sum.add(checksum);
+    fn add(&mut self, position: u64) {
         self.count += 1;
         self.first.get_or_insert(position);
+    }
+
+    /// Appends a frame that is to be sealed, if that can wait; gives its position.
+    fn append_unsealed(&mut self, spec: &FrameSpec<'_>) -> Result<Option<u64>, Error> {
+        let core = &*self.core;
+        let Some(seal) = &core.seal else {
+            return Ok(None);
+        };
+        let layout = spec.sealed_layout()?;
+        let is_due = self.cursor >= core.tail.marker_due.load(Ordering::Relaxed);
+        if layout.value().is_some()
+            || !core.is_stored_in_map(self.cursor)
+            || is_due && seal.is_due(self.cursor)
+        {
+            return Ok(None);
+        }
+        let lead = if is_due {
+            core.lead_len(self.cursor)
+        } else {
+            0
+        };
+        let position = self.cursor + lead;
+        let end = position + layout.len() as u64;
+        if end + CLOSE_BYTES > seal.limit() {
+            return Ok(None);
+        }
+        core.check_writable()?;
+        core.make_room(end + CLOSE_BYTES)?;
+        let sum = (!self.has_backlog).then_some(self.sum);
+        core.add_to_backlog(self.cursor, lead as usize, spec, &layout, sum)?;
+        self.has_backlog = true;
+        self.cursor = end;
+        Ok(Some(position))
+    }
+
+    /// Has everything stored that was appended.
+    fn empty_backlog(&mut self) -> Result<(), Error> {
+        if !self.has_backlog {
+            return Ok(());
+        }
+        self.core.check_not_forked()?;
+        self.has_backlog = false;
+        match self.core.empty_backlog() {
+            Ok(sum) => {
+                self.sum = sum;
+                Ok(())
+            }
+            Err(error) => {
+                // What was not stored never was.
+                self.cursor = self.core.tail.readable.load(Ordering::Acquire);
+                Err(error)
+            }
+        }
     }
 
     /// As [`append`](Self::append), but nobody can look at the frame before
@@ -239,7 +301,8 @@ impl Batch {
         self.gathered.resize(start + len, 0);
         let frame = self.gathered.get_mut(start..).unwrap_or_default();
         let checksum = spec.store(&head, frame, core.stamp, core.base_lsn + position)?;
-        self.add(position, checksum);
+        self.sum.add(checksum);
+        self.add(position);
         Ok(position)
     }
 
@@ -273,13 +336,8 @@ impl Batch {
 
     /// Everything up to `end` is stored.
     fn move_to(&mut self, end: u64) {
-        let core = &*self.core;
-        if self.cursor / GROW_BYTES != end / GROW_BYTES {
-            core.grow_ahead(end);
-        }
+        self.core.stored(self.cursor, end);
         self.cursor = end;
-        // Release: pairs with the Acquire in `readable`; the frames are whole.
-        core.tail.readable.store(end, Ordering::Release);
     }
 
     /// The present point, for [`discard_from`](Self::discard_from).
@@ -331,6 +389,7 @@ impl Batch {
     }
 
     fn append_frame(&mut self, spec: &FrameSpec<'_>, margin: u64) -> Result<(u64, u32), Error> {
+        self.empty_backlog()?;
         let core = &*self.core;
         core.check_not_forked()?;
         core.check_writable()?;
@@ -386,6 +445,7 @@ impl Batch {
             return Ok(());
         }
         self.store_gathered()?;
+        self.empty_backlog()?;
         if self.count > 0 {
             let value = Commit {
                 count: self.count,
@@ -469,6 +529,9 @@ impl Batch {
     fn finish(&mut self) {
         self.open = false;
         let core = &*self.core;
+        if core.seal.is_some() {
+            core.end_backlog();
+        }
         if self.cursor != self.begin {
             // Only the holder of the write side moves the position while BATCH is set;
             // STOP may be set by a failed sync at any time and must not be lost.

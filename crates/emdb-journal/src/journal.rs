@@ -10,7 +10,7 @@ use std::time::Instant;
 use emdb_format::{AnyFrame, Frame, FrameSpec, Header, Kind, POSITION_MAX, Stamp};
 
 use crate::append::{BATCH, Busy, POSITION, STOP, Tail};
-use crate::batch::{Batch, HiddenFrom};
+use crate::batch::{Backlog, Batch, HiddenFrom};
 use crate::commit::GroupCommit;
 use crate::doubt::Doubt;
 use crate::error::Error;
@@ -74,14 +74,15 @@ pub(crate) struct Core {
     pub(crate) medium: Box<dyn Medium>,
     pub(crate) commit: GroupCommit,
     pub(crate) gate: Gate,
+    pub(crate) backlog: Backlog,
     /// Who replaces the sidecar; closing waits for it.
     sidecar: Gate,
     header: Mutex<Header>,
     torn_bytes_cut: u64,
     growing: Mutex<Growing>,
     grow_wanted: Condvar,
-    /// For the thread that grows ahead.
-    me: Weak<Core>,
+    /// For the threads that grow ahead and seal.
+    pub(crate) me: Weak<Core>,
 }
 
 /// Gives a gate back, also on unwinding.
@@ -146,6 +147,7 @@ impl Journal {
             medium,
             commit: GroupCommit::new(durable.min(tail), doubt),
             gate: Gate::default(),
+            backlog: Backlog::default(),
             sidecar: Gate::default(),
             header: Mutex::new(header),
             torn_bytes_cut: recovered.torn_bytes,
@@ -494,7 +496,10 @@ impl Journal {
 
     #[cold]
     fn bytes_at_end(&self, position: u64) -> Result<&[u8], Error> {
-        let readable = self.core.tail.readable.load(Ordering::Acquire);
+        if self.core.seal.is_some() && self.core.readable() <= position {
+            self.core.store_backlog(position + 1);
+        }
+        let readable = self.core.readable();
         self.core
             .extents
             .bytes_below(position, readable)
@@ -913,7 +918,7 @@ impl Core {
     }
 
     /// How far writers have come, an open batch included.
-    fn readable(&self) -> u64 {
+    pub(crate) fn readable(&self) -> u64 {
         self.tail.readable.load(Ordering::Acquire)
     }
 

@@ -412,6 +412,17 @@ impl Seal {
         stamp: Stamp,
     ) -> Result<u32, Error> {
         spec.store_unsealed(layout, out)?;
+        self.seal_stored(position, layout, out, stamp)
+    }
+
+    /// Seals a frame whose parts were stored into `out`; gives its checksum.
+    pub(crate) fn seal_stored(
+        &self,
+        position: u64,
+        layout: &SealedLayout,
+        out: &mut [u8],
+        stamp: Stamp,
+    ) -> Result<u32, Error> {
         let key = self.key_at(position)?;
         let lsn = self.base_lsn + position;
         let (front, head) = out

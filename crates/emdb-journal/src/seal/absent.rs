@@ -93,6 +93,16 @@ impl Seal {
         match *self {}
     }
 
+    pub(crate) fn seal_stored(
+        &self,
+        _: u64,
+        _: &SealedLayout,
+        _: &mut [u8],
+        _: Stamp,
+    ) -> Result<u32, Error> {
+        match *self {}
+    }
+
     pub(crate) fn plain_value<'b>(
         &self,
         _: u64,

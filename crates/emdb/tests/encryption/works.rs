@@ -307,6 +307,87 @@ fn threads_write_and_read_at_the_same_time() {
     assert!(matches!(db.range(..), Err(Error::InvalidConfig(_))));
 }
 
+/// A helper seals what a long transaction writes, some time after that is in the index.
+#[test]
+fn a_long_transaction_is_hidden_and_whole_while_others_read() {
+    const KEYS: u32 = 20_000;
+    let key = |number: u32| number.to_le_bytes();
+    let db = keyed().enable_range_scans(true).build().unwrap();
+    db.insert_many((0..KEYS).map(|number| (key(number), [1; 150])))
+        .unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for thread in 0..2_u32 {
+            let (db, stop) = (&db, &stop);
+            scope.spawn(move || {
+                let mut number = thread;
+                while !stop.load(Ordering::Relaxed) {
+                    number = (number + 7919) % KEYS;
+                    let found = db.get(key(number)).unwrap().unwrap();
+                    assert!(found == [1; 150]);
+                    assert!(db.get(key(number + KEYS)).unwrap().is_none());
+                    let from = key(number);
+                    let (_, first) = db.range_iter(from..).unwrap().next().unwrap();
+                    assert!(first[..] == [1; 150]);
+                }
+            });
+        }
+        let written = db.transaction(|tx| {
+            tx.insert_many((0..2 * KEYS).map(|number| (key(number), [2; 150])))?;
+            let savepoint = tx.savepoint()?;
+            for number in (0..2 * KEYS).rev() {
+                tx.insert(key(number), [3; 150])?;
+                // Sealed already, or about to be.
+                let at = number + number % 40;
+                if at < 2 * KEYS && number % 10 == 0 {
+                    assert_eq!(tx.get(key(at))?.as_deref(), Some(&[3; 150][..]));
+                }
+            }
+            tx.rollback_to(savepoint)?;
+            for number in 0..100 {
+                // The same few keys again and again.
+                tx.insert(key(number % 5), [4; 150])?;
+                assert_eq!(tx.get(key(number % 5))?.as_deref(), Some(&[4; 150][..]));
+            }
+            stop.store(true, Ordering::Relaxed);
+            Ok(())
+        });
+        stop.store(true, Ordering::Relaxed);
+        written.unwrap();
+    });
+    for number in 0..2 * KEYS {
+        let byte = if number < 5 { 4 } else { 2 };
+        assert_eq!(
+            db.get(key(number)).unwrap().as_deref(),
+            Some(&[byte; 150][..])
+        );
+    }
+    db.verify().unwrap();
+}
+
+/// What a transaction wrote is not sealed yet when the journal is poisoned: it must still be
+/// possible to undo it, so that reads go on.
+#[test]
+fn a_sync_that_fails_during_a_transaction_leaves_what_was_committed_readable() {
+    for count in [10, 30_000_u32] {
+        let disk = Arc::new(SimulatedMedium::new());
+        let db = keyed().build_on(Box::new(Arc::clone(&disk))).unwrap();
+        let key = |number: u32| number.to_le_bytes();
+        db.insert_many((0..count).map(|number| (key(number), "old")))
+            .unwrap();
+        let tx = db.begin().unwrap();
+        for number in 0..count {
+            tx.insert(key(number), [7; 60]).unwrap();
+        }
+        disk.fail_call(disk.calls(), std::io::ErrorKind::Other);
+        assert!(db.flush().is_err());
+        assert!(tx.commit().is_err());
+        for number in 0..count {
+            assert_eq!(db.get(key(number)).unwrap().as_deref(), Some(&b"old"[..]));
+        }
+    }
+}
+
 /// An overwrite had the whole of a large value decrypted, only to let go of it: with the value
 /// damaged, the record could not even be replaced.
 #[test]

@@ -28,6 +28,8 @@ enum Step {
     Insert(u8, usize),
     Remove(u8),
     InsertMany(usize, usize),
+    /// So many bytes that a helper seals some, all or half of them, and how the batch ends.
+    Long(Ending),
     /// Steps of a transaction, of which the last ones may be taken back, and its end.
     Transaction(usize, Option<usize>, bool),
     Clear,
@@ -46,6 +48,15 @@ enum Step {
     Copy,
     /// The files become those of an earlier moment.
     Restore(usize),
+}
+
+#[derive(Debug, Clone)]
+enum Ending {
+    Commit,
+    RollBack,
+    /// Back to where it was half done, then a commit.
+    Savepoint,
+    Panic,
 }
 
 #[derive(Debug, Clone)]
@@ -70,6 +81,15 @@ fn end() -> impl Strategy<Value = End> {
     ]
 }
 
+fn ending() -> impl Strategy<Value = Ending> {
+    prop_oneof![
+        Just(Ending::Commit),
+        Just(Ending::RollBack),
+        Just(Ending::Savepoint),
+        Just(Ending::Panic),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let len = || prop_oneof![4 => 0..200_usize, 1 => Just(3000), 1 => Just(17_000)];
     prop_oneof![
@@ -78,6 +98,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..30_usize, len()).prop_map(|(count, len)| Step::InsertMany(count, len)),
         4 => (0..10_usize, proptest::option::of(0..10_usize), any::<bool>())
             .prop_map(|(steps, back, commits)| Step::Transaction(steps, back, commits)),
+        1 => ending().prop_map(Step::Long),
         1 => Just(Step::Clear),
         1 => Just(Step::Threads),
         4 => Just(Step::Flush),
@@ -229,6 +250,7 @@ fn write(db: &Emdb, step: Step) -> Result<(), Error> {
             }
             if commits { tx.commit() } else { tx.rollback() }
         }
+        Step::Long(ending) => write_long(db, &ending),
         Step::Clear => db.namespace("cleared")?.clear(),
         Step::Threads => std::thread::scope(|scope| {
             for thread in 0..2_u8 {
@@ -247,6 +269,33 @@ fn write(db: &Emdb, step: Step) -> Result<(), Error> {
         Step::Flush => db.flush(),
         Step::Checkpoint => db.checkpoint(),
         _ => Ok(()),
+    }
+}
+
+fn write_long(db: &Emdb, ending: &Ending) -> Result<(), Error> {
+    let tx = db.begin()?;
+    let half = |tx: &emdb::Transaction<'_>, half: u8| {
+        tx.insert_many((0..100_u8).map(|at| ([5, half, at], vec![at; 6000])))
+    };
+    half(&tx, 0)?;
+    let savepoint = tx.savepoint()?;
+    half(&tx, 1)?;
+    match ending {
+        Ending::Commit => tx.commit(),
+        Ending::RollBack => tx.rollback(),
+        Ending::Savepoint => {
+            tx.rollback_to(savepoint)?;
+            half(&tx, 2)?;
+            tx.commit()
+        }
+        Ending::Panic => {
+            let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+                let _tx = tx;
+                std::panic::resume_unwind(Box::new("in the middle"));
+            }));
+            assert!(unwound.is_err());
+            Ok(())
+        }
     }
 }
 
@@ -297,6 +346,39 @@ proptest! {
 fn no_nonce_is_used_twice() {
     run_schedules();
     assert!(audit::pairs() > 20_000, "{}", audit::pairs());
+    assert_eq!(audit::repeated(), []);
+}
+
+/// Each ending of a batch that a helper sealed, with a call of the medium failing meanwhile.
+#[test]
+fn no_nonce_is_used_twice_by_batches_that_a_helper_seals() {
+    for ending in [
+        Ending::Commit,
+        Ending::RollBack,
+        Ending::Savepoint,
+        Ending::Panic,
+    ] {
+        for fails in [None, Some(0), Some(1), Some(5), Some(9)] {
+            let disk = Arc::new(SimulatedMedium::new());
+            let open = |disk: &Arc<SimulatedMedium>| {
+                let builder = Emdb::builder().encryption_key([3; 32]);
+                builder.build_on(Box::new(Arc::clone(disk))).unwrap()
+            };
+            let db = open(&disk);
+            db.insert("before", "it").unwrap();
+            if let Some(calls) = fails {
+                disk.fail_call(disk.calls() + calls, ErrorKind::Other);
+            }
+            let _ = write_long(&db, &ending);
+            let _ = db.flush();
+            let _ = write_long(&db, &Ending::Commit);
+            let killed = Arc::new(disk.after_kill());
+            drop(db);
+            let db = open(&killed);
+            write_long(&db, &ending).unwrap();
+            assert_eq!(db.get("before").unwrap().as_deref(), Some(&b"it"[..]));
+        }
+    }
     assert_eq!(audit::repeated(), []);
 }
 
