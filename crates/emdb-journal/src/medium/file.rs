@@ -41,6 +41,8 @@ pub struct FileMedium {
 struct Opened {
     file: File,
     store: Store,
+    /// What brings prepared space into memory; nobody else takes this lock.
+    window: Mutex<Option<sys::Window>>,
 }
 
 impl Opened {
@@ -50,7 +52,11 @@ impl Opened {
         } else {
             Store::Written
         };
-        Self { file, store }
+        Self {
+            file,
+            store,
+            window: Mutex::new(None),
+        }
     }
 }
 
@@ -430,7 +436,8 @@ impl Medium for FileMedium {
 
     fn populate(&self, from: u64, to: u64) {
         let opened = self.file.read().unwrap_or_else(PoisonError::into_inner);
-        sys::populate(&opened.file, from, to);
+        let mut window = opened.window.lock().unwrap_or_else(PoisonError::into_inner);
+        sys::populate(&mut window, &opened.file, from, to);
     }
 
     fn store(&self) -> Store {

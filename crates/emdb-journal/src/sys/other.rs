@@ -84,8 +84,12 @@ pub(crate) fn no_follow(_options: &mut std::fs::OpenOptions) {}
 /// How bytes are stored where preallocation holds.
 pub(crate) const STORE: crate::medium::Store = crate::medium::Store::Mapped;
 
+/// What [`populate`] would work through.
+#[derive(Debug)]
+pub(crate) struct Window;
+
 /// Brings bytes of the file into memory; left to the system here.
-pub(crate) fn populate(_file: &File, _from: u64, _to: u64) {}
+pub(crate) fn populate(_window: &mut Option<Window>, _file: &File, _from: u64, _to: u64) {}
 
 /// How many forks lie between this process and the one that first asked.
 #[inline]

@@ -10,7 +10,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-use memmap2::{Advice, MmapOptions};
+use memmap2::{Advice, MmapOptions, UncheckedAdvice};
 
 use crate::medium::Store;
 
@@ -84,24 +84,75 @@ pub(crate) const STORE: Store = if cfg!(any(target_os = "linux", target_os = "an
     Store::Mapped
 };
 
-/// Brings bytes of the file into memory, as far as that is possible.
-pub(crate) fn populate(file: &File, from: u64, to: u64) {
+/// A part of a file through which [`populate`] works: changing what is mapped for every
+/// few pages would hold up whoever else touches the process's memory, since the
+/// system does that under the lock that page faults take, and waits there for a sync
+/// that is going over the file's maps.
+#[derive(Debug)]
+pub(crate) struct Window {
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    if let Ok(len) = usize::try_from(to.saturating_sub(from)) {
+    from: u64,
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    map: memmap2::MmapRaw,
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl Window {
+    const BYTES: u64 = 256 << 20;
+
+    fn new(file: &File, position: u64) -> Option<Self> {
+        let from = position - position % Self::BYTES;
         // In a map of its own: whatever a read maps is mapped read-only, and in the
         // journal's map the first store into each page would then fault once more.
         let map = MmapOptions::new()
             .offset(from)
-            .len(len)
-            .map_raw_read_only(file);
-        let _ = map.and_then(|map| {
-            // In pages as large as a reader's map can have, where there are any.
-            let _ = map.advise(Advice::HugePage);
-            map.advise(Advice::PopulateRead)
-        });
+            .len(usize::try_from(Self::BYTES).ok()?)
+            .map_raw_read_only(file)
+            .ok()?;
+        // In pages as large as a reader's map can have, where there are any.
+        let _ = map.advise(Advice::HugePage);
+        Some(Self { from, map })
+    }
+
+    /// Where in the map these bytes are, as far as they are.
+    fn range(&self, from: u64, to: u64) -> Option<(usize, usize)> {
+        let at = from.checked_sub(self.from)?;
+        let len = to.checked_sub(from)?.min(Self::BYTES.checked_sub(at)?);
+        if len == 0 {
+            return None;
+        }
+        Some((usize::try_from(at).ok()?, usize::try_from(len).ok()?))
+    }
+}
+
+/// Brings bytes of the file into memory, as far as that is possible; `window` is of the
+/// same file, and moves with them.
+pub(crate) fn populate(window: &mut Option<Window>, file: &File, from: u64, to: u64) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        if window
+            .as_ref()
+            .is_none_or(|window| window.range(from, to).is_none())
+        {
+            *window = None;
+            *window = Window::new(file, from);
+        }
+        let Some(window) = window else { return };
+        let Some((at, len)) = window.range(from, to) else {
+            return;
+        };
+        let _ = window.map.advise_range(Advice::PopulateRead, at, len);
+        // The pages stay in memory; only this map forgets them, so that a sync has one map less
+        // to look at.
+        // SAFETY: nothing ever refers to the bytes of this map.
+        let _ = unsafe {
+            window
+                .map
+                .unchecked_advise_range(UncheckedAdvice::DontNeed, at, len)
+        };
     }
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    let _ = (file, from, to);
+    let _ = (window, file, from, to);
 }
 
 /// Whether the page that begins at `page` is in memory; yes where the system does not tell.
