@@ -14,6 +14,9 @@ pub(super) const STEP: Duration = Duration::from_micros(500);
 const TIME: Duration = Duration::from_secs(2);
 /// The room, as a part of what the journal may grow by.
 const ROOM_PART: u64 = 5;
+/// What writers fill at least before they are slowed down, as a part of the growth at which a
+/// checkpoint is wanted.
+const FREE_PART: u64 = 2;
 
 /// How long a single write may take longer, at most: so no thread gets on by more than
 /// some hundred small records or a MiB a second, should the room be used up all the same.
@@ -67,8 +70,11 @@ impl Pace {
     pub(super) fn new(growth: &Growth, last: u64, at: u64) -> Self {
         let room = growth.most / ROOM_PART;
         Self {
-            // A batch may have gone beyond.
-            from: last.saturating_add(growth.most - room).max(at),
+            // A batch may have gone beyond by itself: who writes after it goes on as ever for
+            // as long as a checkpoint usually takes.
+            from: last
+                .saturating_add(growth.most - room)
+                .max(at.saturating_add(growth.wanted / FREE_PART)),
             room,
             since: None,
         }
@@ -117,8 +123,11 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_went_beyond_leaves_room() {
-        check_end(&Growth::by_index(0), 5000 * MIB, (5000 + 192) * MIB);
+    fn who_writes_after_a_batch_that_went_beyond_is_not_slowed_at_once() {
+        let growth = Growth::by_index(0);
+        check_end(&growth, 5000 * MIB, (5000 + 256 + 192) * MIB);
+        let at = 5000 * MIB;
+        assert_eq!(Pace::new(&growth, 0, at).from(), at + 256 * MIB);
     }
 
     #[test]
