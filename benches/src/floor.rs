@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use memmap2::{Mmap, MmapMut};
-use siphasher::sip::SipHasher13;
+use polymur_hash::PolymurHash;
 
 use crate::{KEY_BYTES, Records, VALUE_BYTES};
 
@@ -71,7 +71,7 @@ pub struct HandTable {
     buckets: Vec<[u64; 8]>,
     mask: u64,
     map: Mmap,
-    hasher: SipHasher13,
+    hasher: PolymurHash,
 }
 
 impl HandTable {
@@ -84,7 +84,7 @@ impl HandTable {
         let file = File::open(path)?;
         // SAFETY: nobody writes the file any more.
         let map = unsafe { Mmap::map(&file)? };
-        let hasher = SipHasher13::new_with_keys(1, 2);
+        let hasher = PolymurHash::new(1);
         let slots = count * 4 / 3;
         let buckets = (slots / 8).next_power_of_two().max(2);
         let mut table = Self {

@@ -7,7 +7,7 @@
 use emdb_format::{CheckpointHead, FORMAT_VERSION};
 use libfuzzer_sys::fuzz_target;
 
-const MAGIC: &[u8; 8] = b"emdbck\r\n";
+const MAGIC: &[u8; 8] = b"emdbc2\r\n";
 /// Magic, version and length before the body, the checksum behind it.
 const AROUND_LEN: usize = 8 + 4 + 4 + 4;
 

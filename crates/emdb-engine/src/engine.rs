@@ -34,9 +34,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::hash::KeyHasher;
 use emdb_index::FindError;
 use emdb_journal::Journal;
-use siphasher::sip::SipHasher13;
 
 pub(crate) use batch::{Attempt, OpenBatch};
 pub(crate) use catalog::Catalog;
@@ -58,7 +58,7 @@ use crate::{Error, Result};
 /// A database in use.
 pub(crate) struct Engine {
     pub(crate) journal: Journal,
-    hasher: SipHasher13,
+    hasher: KeyHasher,
     pub(crate) verify_reads: VerifyReads,
     pub(crate) root: Arc<Space>,
     catalog: Catalog,

@@ -21,6 +21,7 @@ mod clock;
 mod db;
 mod engine;
 mod error;
+mod hash;
 mod iter;
 mod namespace;
 #[cfg(feature = "nested")]

@@ -11,6 +11,7 @@
 //! | 4 | next free namespace id |
 //! | 8 | dead bytes below the replay position |
 //! | 16 | the nonce which the journal's header has for this checkpoint |
+//! | 8 | a check of the function that hashes keys |
 //! | 4 | number of namespaces |
 //! | | per namespace: name length (varint), name, id (varint), records, bytes of keys and values (8 each), offset and length of its index image (8 each), offset and length of the image of its keys' order (8 each) |
 //! | 4 | CRC32C of the above |
@@ -29,8 +30,8 @@ use crate::error::FormatError;
 use crate::limits::{FIRST_POSITION, FORMAT_VERSION, KEY_LEN_MAX, POSITION_MAX};
 use crate::varint::varint_len;
 
-const MAGIC: [u8; 8] = *b"emdbck\r\n";
-const FIXED_LEN: usize = 8 + 4 + 4 + 16 + 8 + 8 + 4 + 8 + 16 + 4;
+const MAGIC: [u8; 8] = *b"emdbc2\r\n";
+const FIXED_LEN: usize = 8 + 4 + 4 + 16 + 8 + 8 + 4 + 8 + 16 + 8 + 4;
 const CRC_LEN: usize = 4;
 const TRAILER_LEN: usize = 8 + MAGIC.len();
 
@@ -70,6 +71,8 @@ pub struct CheckpointHead {
     pub dead_bytes: u64,
     /// Random name of this checkpoint; the journal's header has it too.
     pub nonce: [u8; 16],
+    /// Differs if the function that hashes keys does.
+    pub hash_check: u64,
     /// The namespaces, the default one among them.
     pub spaces: Vec<CheckpointSpace>,
 }
@@ -113,6 +116,7 @@ impl CheckpointHead {
         out.u32(self.next_namespace)?;
         out.u64(self.dead_bytes)?;
         out.put(&self.nonce)?;
+        out.u64(self.hash_check)?;
         out.u32(u32::try_from(self.spaces.len()).map_err(|_| too_large("namespace count"))?)?;
         for space in &self.spaces {
             if space.name.len() > KEY_LEN_MAX {
@@ -197,6 +201,7 @@ impl CheckpointHead {
             next_namespace: reader.u32()?,
             dead_bytes: reader.u64()?,
             nonce: reader.array()?,
+            hash_check: reader.u64()?,
             spaces: Vec::new(),
         };
         let count = reader.u32()?;
@@ -252,6 +257,7 @@ mod tests {
             next_namespace: 4,
             dead_bytes: 5,
             nonce: [6; 16],
+            hash_check: 7,
             spaces: vec![space("", 0), space("users", 300)],
         }
     }

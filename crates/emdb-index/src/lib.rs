@@ -18,7 +18,7 @@
 //! bytes, to the same locations. It stores no keys either, and has images too:
 //! [`OrderedIndex::write_image`].
 //!
-//! Hashes must be uniform in all 64 bits, as a keyed hash such as SipHash is:
+//! Hashes must be uniform in all 64 bits, as a keyed hash such as PolymurHash is:
 //! the index does not mix them again, and reports [`Error::Full`] when many
 //! are equal.
 //!

@@ -308,6 +308,7 @@ impl Engine {
             next_namespace: self.catalog.next_id(),
             dead_bytes: self.dead_bytes.load(Ordering::Relaxed),
             nonce: [0; 16],
+            hash_check: self.hasher.check(),
             spaces: Vec::new(),
         };
         let snapshot = self.snapshots.open_at(at);

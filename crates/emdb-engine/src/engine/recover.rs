@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 
+use crate::hash::KeyHasher;
 use dashmap::DashMap;
 use emdb_format::{CatalogChange, CheckpointHead, CheckpointSpace, FIRST_POSITION};
 use emdb_index::{Cursor, HashIndex, ImageMemory};
 use emdb_journal::{Frame, Kind, Opened, Opening, SidecarMemory};
-use siphasher::sip::SipHasher13;
 
 use super::replay::{self, Change, LookBack};
 use super::{Catalog, Checkpoints, Engine, EngineOptions, Handle, Staging, StoredOrders, Timer};
@@ -19,8 +19,8 @@ use crate::{Error, Result};
 
 /// Builds the database that a journal holds.
 pub(crate) fn open(opening: Opening, options: EngineOptions) -> Result<Handle> {
-    let hasher = SipHasher13::new_with_key(&opening.header().hash_seed);
-    let checkpoint = Recovery::from_checkpoint(&opening, hasher, options.range_scans)
+    let hasher = KeyHasher::new(&opening.header().hash_seed);
+    let checkpoint = Recovery::from_checkpoint(&opening, &hasher, options.range_scans)
         // An index cannot be rebuilt later without the write side.
         .filter(|(recovery, _)| !options.read_only || recovery.is_sound());
     // An image that does not fit its journal is only a cache gone stale; damage of the
@@ -32,7 +32,7 @@ pub(crate) fn open(opening: Opening, options: EngineOptions) -> Result<Handle> {
     let stale = restored.is_none() && opening.has_sidecar();
     let (recovery, from) = match restored {
         Some(restored) => restored,
-        None => (Recovery::from_start(&opening, hasher)?, FIRST_POSITION),
+        None => (Recovery::from_start(&opening, &hasher)?, FIRST_POSITION),
     };
     let journal = opening.finish()?;
     if stale && !journal.is_read_only() {
@@ -86,7 +86,7 @@ pub(crate) fn open(opening: Opening, options: EngineOptions) -> Result<Handle> {
 
 /// The indexes as they are being rebuilt.
 struct Recovery {
-    hasher: SipHasher13,
+    hasher: KeyHasher,
     by_name: HashMap<String, Arc<Space>>,
     by_id: HashMap<u32, Arc<Space>>,
     next_id: u32,
@@ -98,9 +98,9 @@ struct Recovery {
 }
 
 impl Recovery {
-    fn new(hasher: SipHasher13) -> Self {
+    fn new(hasher: &KeyHasher) -> Self {
         let mut recovery = Self {
-            hasher,
+            hasher: hasher.clone(),
             by_name: HashMap::new(),
             by_id: HashMap::new(),
             next_id: 1,
@@ -120,7 +120,7 @@ impl Recovery {
         self.by_id.insert(space.id(), space);
     }
 
-    fn from_start(opening: &Opening, hasher: SipHasher13) -> Result<Self> {
+    fn from_start(opening: &Opening, hasher: &KeyHasher) -> Result<Self> {
         let mut recovery = Self::new(hasher);
         recovery.replay(opening, FIRST_POSITION)?;
         Ok(recovery)
@@ -129,7 +129,7 @@ impl Recovery {
     /// What the checkpoint holds, if it belongs to this journal and is whole.
     fn from_checkpoint(
         opening: &Opening,
-        hasher: SipHasher13,
+        hasher: &KeyHasher,
         range_scans: bool,
     ) -> Option<(Self, u64)> {
         let mut memory = opening.sidecar()?;
@@ -139,6 +139,8 @@ impl Recovery {
             && head.generation == header.generation
             // A copy of this database that went on by itself has checkpoints of its own.
             && header.names(&head.nonce)
+            // Another release may hash otherwise, and would miss keys.
+            && head.hash_check == hasher.check()
             // Below the confirmed position nothing is ever cut, so the image cannot
             // know more than the journal.
             && head.replay_from <= header.confirmed

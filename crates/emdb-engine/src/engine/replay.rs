@@ -8,9 +8,9 @@ use std::panic::resume_unwind;
 use std::sync::mpsc;
 use std::thread;
 
+use crate::hash::KeyHasher;
 use emdb_index::Location;
 use emdb_journal::{Frame, Kind, Opening};
-use siphasher::sip::SipHasher13;
 
 use super::{find_error, index_error};
 use crate::space::{Delta, Space};
@@ -40,7 +40,7 @@ pub(super) struct Change {
 }
 
 impl Change {
-    pub(super) fn new(hasher: &SipHasher13, position: u64, frame: &Frame<'_>) -> Self {
+    pub(super) fn new(hasher: &KeyHasher, position: u64, frame: &Frame<'_>) -> Self {
         // Lengths are bounded by the format.
         let len = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
         Self {
@@ -59,7 +59,7 @@ impl Change {
     pub(super) fn apply(
         &self,
         space: &Space,
-        hasher: &SipHasher13,
+        hasher: &KeyHasher,
         look_back: &LookBack<'_>,
         keep_tombstone: &mut dyn FnMut(u64) -> bool,
     ) -> Result<Delta> {
@@ -117,7 +117,7 @@ impl Change {
 pub(super) fn changes(
     opening: &Opening,
     from: u64,
-    hasher: &SipHasher13,
+    hasher: &KeyHasher,
     apply: &mut dyn FnMut(&[Change]) -> Result<()>,
 ) -> Result<()> {
     let len = opening.file_bytes().saturating_sub(from);
@@ -158,7 +158,7 @@ pub(super) fn changes(
 fn read(
     opening: &Opening,
     from: u64,
-    hasher: &SipHasher13,
+    hasher: &KeyHasher,
     hand_on: &mut dyn FnMut(Vec<Change>) -> Result<Vec<Change>>,
 ) -> Result<()> {
     let mut part = Vec::with_capacity(PART);

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use emdb::{Emdb, Error, VerifyReads};
+use emdb_format::CheckpointHead;
 use emdb_journal::SimulatedMedium;
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -261,6 +262,30 @@ fn a_truncated_or_lost_checkpoint_loses_nothing() {
         let zeros = vec![0; sidecar.len()];
         let disk = stored.disk().with_sidecar(Some(zeros));
         assert_eq!(stored.check(disk, read_only), Outcome::Intact);
+    }
+}
+
+#[test]
+fn a_checkpoint_of_a_release_that_hashes_otherwise_is_ignored() {
+    let stored = stored(true);
+    let sidecar = stored.sidecar.clone().unwrap();
+    for difference in [0, 1] {
+        let mut head = CheckpointHead::decode_file(&sidecar).unwrap();
+        let trailer_len = CheckpointHead::trailer(0).len();
+        let mut changed = sidecar[..sidecar.len() - trailer_len - head.encoded_len()].to_vec();
+        let offset = changed.len() as u64;
+        head.hash_check ^= difference;
+        changed.extend(head.encode().unwrap());
+        changed.extend(CheckpointHead::trailer(offset));
+        let disk = Arc::new(stored.disk().with_sidecar(Some(changed)));
+        let db = Emdb::builder()
+            .build_on(Box::new(Arc::clone(&disk)))
+            .unwrap();
+        // What is ignored is emptied, lest it be believed one day.
+        let is_ignored = disk.sidecar_bytes().unwrap().is_empty();
+        assert_eq!(is_ignored, difference != 0);
+        let found: Map = db.try_iter().unwrap().collect::<Result<_, _>>().unwrap();
+        assert_eq!(found, stored.root);
     }
 }
 
