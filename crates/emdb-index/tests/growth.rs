@@ -7,7 +7,7 @@ mod support;
 
 use std::convert::Infallible;
 
-use emdb_index::{Entry, Error, FindError, HashIndex, Location, Verdict};
+use emdb_index::{Cursor, Entry, Error, FindError, HashIndex, Location, Verdict};
 use support::{find, location, mix, put, remove, walk};
 
 #[test]
@@ -232,6 +232,95 @@ fn what_was_detached_stays_readable_and_its_memory_comes_back() {
         }
     }
     assert!(index.memory_bytes() <= peak);
+}
+
+#[test]
+fn what_is_imported_takes_the_place_of_what_was_there() {
+    let index = HashIndex::new();
+    let mut peak = 0;
+    let mut before = 0;
+    for round in 0..30 {
+        let next = HashIndex::new();
+        let count = [5000, 3, 0, 900, 20_000][round as usize % 5];
+        (0..count + 500).for_each(|key| _ = put(&next, key, round));
+        (count..count + 500).for_each(|key| _ = remove(&next, key));
+        let imported = index.import(&next).unwrap();
+        drop(next);
+        assert_eq!(walk(&index).unwrap().len() as u64, before);
+        let old = index.exchange(imported);
+        assert_eq!(
+            support::walk_detached(&index, &old).unwrap().len() as u64,
+            before
+        );
+        index.release(old);
+        assert_eq!(walk(&index).unwrap().len() as u64, count);
+        assert!((0..count).all(|key| find(&index, key) == Some(location(key, round))));
+        assert!((count..count + 500).all(|key| find(&index, key).is_none()));
+        // It grows and shrinks on.
+        (0..count + 2000).for_each(|key| _ = put(&index, key, round + 1));
+        (0..count).for_each(|key| assert!(remove(&index, key)));
+        assert!((count..count + 2000).all(|key| find(&index, key).is_some()));
+        before = 2000;
+        match round {
+            0..10 => peak = index.memory_bytes().max(peak),
+            _ => assert!(index.memory_bytes() <= peak),
+        }
+    }
+}
+
+#[test]
+fn contents_of_another_index_are_not_exchanged() {
+    let (index, other) = (HashIndex::new(), HashIndex::new());
+    put(&index, 1, 0);
+    put(&other, 2, 0);
+    let own = other.import(&other).unwrap();
+    let same = index.exchange(own);
+    assert_eq!(walk(&index).unwrap().len(), 1);
+    assert_eq!(find(&index, 1), Some(location(1, 0)));
+    // It is still what it was.
+    other.release(other.exchange(same));
+    assert_eq!(find(&other, 2), Some(location(2, 0)));
+}
+
+#[test]
+fn a_guard_from_before_an_exchange_does_not_touch_what_is_there_now() {
+    // Who removes a tombstone that nobody needs any more may hold a guard meanwhile: it
+    // must not join its half of the old contents with the other half of the new ones.
+    const KEYS: u64 = 460;
+    let halves = |index: &HashIndex| {
+        let (mut lower, mut upper) = (Vec::new(), Vec::new());
+        let next = index.copy_segment(Cursor::default(), &mut lower).unwrap();
+        let end = index.copy_segment(next.unwrap(), &mut upper).unwrap();
+        assert_eq!(end, None, "there are two segments");
+        [lower, upper].map(|half| -> Vec<u64> {
+            half.iter()
+                .map(|entry| support::key_of(entry.location))
+                .collect()
+        })
+    };
+    let filled = |version| {
+        let index = HashIndex::new();
+        (0..KEYS).for_each(|key| _ = put(&index, key, version));
+        index
+    };
+    let (index, next) = (filled(0), filled(1));
+    let [lower, _] = halves(&index);
+    let (last, rest) = lower[192..].split_first().unwrap();
+    rest.iter().for_each(|key| assert!(remove(&index, *key)));
+    let [_, upper] = halves(&next);
+    upper[190..]
+        .iter()
+        .for_each(|key| assert!(remove(&next, *key)));
+    let imported = index.import(&next).unwrap();
+    let mut guard = index.lock(mix(*last)).unwrap();
+    let old = index.exchange(imported);
+    let found = guard.find(|entry| Ok::<_, Infallible>(entry.location == location(*last, 0)));
+    assert!(found.unwrap().is_some());
+    guard.remove();
+    drop(guard);
+    assert_eq!(walk(&index).unwrap().len(), walk(&next).unwrap().len());
+    assert!((0..KEYS).all(|key| find(&index, key) == find(&next, key)));
+    index.release(old);
 }
 
 #[test]

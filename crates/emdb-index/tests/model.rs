@@ -15,6 +15,7 @@ enum Step {
     Put { first: u64, count: u64 },
     Remove { first: u64, count: u64 },
     Clear,
+    Exchange { first: u64, count: u64 },
     Reopen { in_place: bool },
     Walk,
 }
@@ -30,6 +31,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => range().prop_map(|(first, count)| Step::Put { first, count }),
         6 => range().prop_map(|(first, count)| Step::Remove { first, count }),
         1 => Just(Step::Clear),
+        1 => range().prop_map(|(first, count)| Step::Exchange { first, count }),
         1 => any::<bool>().prop_map(|in_place| Step::Reopen { in_place }),
         2 => Just(Step::Walk),
     ];
@@ -72,6 +74,20 @@ proptest! {
                     prop_assert_eq!(support::walk_detached(&index, &detached).unwrap().len(), model.len());
                     index.release(detached);
                     model.clear();
+                }
+                Step::Exchange { first, count } => {
+                    let next = HashIndex::new();
+                    model.clear();
+                    for key in first..first + count {
+                        put(&next, key, version);
+                        if key.is_multiple_of(3) {
+                            remove(&next, key);
+                        } else {
+                            model.insert(key, location(key, version));
+                        }
+                    }
+                    let old = index.exchange(index.import(&next).unwrap());
+                    index.release(old);
                 }
                 Step::Reopen { in_place } => index = reopen(&index, in_place),
                 Step::Walk => {

@@ -204,7 +204,13 @@ fn clearing_and_releasing_does_not_disturb_readers() {
         || {
             for round in 0..30 * SCALE {
                 (0..2000).for_each(|key| _ = put(&index, key, round));
-                let detached = index.detach();
+                let detached = if round % 2 == 0 {
+                    index.detach()
+                } else {
+                    let next = HashIndex::new();
+                    (500..1500).for_each(|key| _ = put(&next, key, round));
+                    index.exchange(index.import(&next).unwrap())
+                };
                 assert_eq!(
                     support::walk_detached(&index, &detached).unwrap().len(),
                     2000

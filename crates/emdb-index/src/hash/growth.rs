@@ -39,7 +39,7 @@ const MERGES_MAX: u32 = 14;
 const SHRINK_EVERY: u32 = 16;
 
 /// The shape of the directory in use.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Shape {
     /// How many segments there are of each depth.
     depths: [u32; DEPTH_MAX as usize + 1],
@@ -208,7 +208,10 @@ impl Guard<'_> {
             .flatten()
             .and_then(|contents| {
                 let mut structure = lock(&index.structure);
-                if structure.walks > 0 || !structure.shape.may_merge(depth) {
+                let root = index.directories.root();
+                // The contents may have been exchanged since this guard was taken.
+                let current = root.leaf(rank) == self.leaf && root.leaf(other_rank) == other;
+                if structure.walks > 0 || !current || !structure.shape.may_merge(depth) {
                     return None;
                 }
                 let fresh = index.fresh(&contents, depth).ok()?;
@@ -241,7 +244,7 @@ impl Guard<'_> {
 
 impl HashIndex {
     /// A locked segment with these contents, in no directory yet.
-    fn fresh(&self, contents: &Contents, depth: u32) -> Result<Leaf, Error> {
+    pub(super) fn fresh(&self, contents: &Contents, depth: u32) -> Result<Leaf, Error> {
         self.arena.take().map(|id| self.fill(id, contents, depth))
     }
 

@@ -3,7 +3,7 @@
 use crate::{Entry, Error, FindError, Verdict, primitive::lock};
 
 use super::{
-    HashIndex,
+    HashIndex, Structure,
     directory::{Directory, DirectoryId, Leaf},
     growth::Shape,
     segment::Contents,
@@ -14,7 +14,8 @@ use super::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cursor(u64);
 
-/// The contents an index had before [`HashIndex::detach`].
+/// The contents an index had before [`HashIndex::detach`], or may get by
+/// [`HashIndex::exchange`].
 ///
 /// Its memory belongs to the index: pass it to [`HashIndex::release`] when it
 /// is no longer needed, or the memory stays in use until the index is dropped.
@@ -26,8 +27,11 @@ pub struct Detached {
 }
 
 /// A root that is no longer, or not yet, the index's.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Tree(DirectoryId);
+#[derive(Debug)]
+pub(super) struct Tree {
+    directory: DirectoryId,
+    shape: Shape,
+}
 
 impl HashIndex {
     /// Empties the index. What it held stays readable through the result.
@@ -35,22 +39,113 @@ impl HashIndex {
     /// Nobody may hold a [`Guard`](super::Guard) meanwhile, or take one;
     /// otherwise changes may be lost. Readers may go on.
     pub fn detach(&self) -> Detached {
-        let mut structure = lock(&self.structure);
         let fresh = self.fill(self.arena.take_or_abort(), &Contents::new(), 0);
         self.meta_unlock(fresh);
-        let new = self.directories.make(0, |_| fresh);
-        let old = self.directories.publish(new);
-        structure.shape = Shape::new();
-        structure.shape.add(0);
+        let mut shape = Shape::new();
+        shape.add(0);
+        let directory = self.directories.make(0, |_| fresh);
+        self.exchange(self.set_aside(Tree { directory, shape }))
+    }
+
+    /// Copies what another index holds into the memory of this one, for
+    /// [`exchange`](Self::exchange). This one does not change.
+    ///
+    /// Nobody may change the other index meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Full`] if there is no memory, [`Error::Damaged`] if the other index
+    /// comes from an image and is damaged.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use emdb_index::{HashIndex, Location, Verdict};
+    ///
+    /// let (index, next) = (HashIndex::new(), HashIndex::new());
+    /// let location = Location::new(1).ok_or("no location")?;
+    /// let mut guard = next.lock(7)?;
+    /// guard.make_room(|_| Ok::<_, Infallible>(7))?;
+    /// guard.insert(location, false);
+    /// drop(guard);
+    ///
+    /// let old = index.exchange(index.import(&next)?);
+    /// let found = index.find(7, |entry| Ok::<_, Infallible>(Verdict::Found(entry.location)))?;
+    /// assert_eq!(found, Some(location));
+    /// index.release(old);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn import(&self, other: &HashIndex) -> Result<Detached, Error> {
+        let shape = lock(&other.structure).shape.clone();
+        // Each with the last rank that it covers.
+        let mut leaves: Vec<(u64, Leaf)> = Vec::new();
+        let mut start = Some(0_u64);
+        while let Some(rank) = start {
+            let copied = other.verified_leaf(rank).and_then(|leaf| {
+                let contents = other.arena.segment(leaf.id()).copy();
+                let fresh = self.fresh(&contents, leaf.depth())?;
+                self.meta_unlock(fresh);
+                Ok((rank | leaf.span(), fresh))
+            });
+            match copied {
+                Ok(leaf) => {
+                    leaves.push(leaf);
+                    start = leaf.0.checked_add(1);
+                }
+                Err(error) => {
+                    let ids = leaves.iter().map(|(_, leaf)| leaf.id());
+                    self.arena.give_back(ids);
+                    return Err(error);
+                }
+            }
+        }
+        let mut at = 0;
+        let directory = self.directories.make(shape.bits(), |rank| {
+            while leaves[at].0 < rank {
+                at += 1;
+            }
+            leaves[at].1
+        });
+        Ok(self.set_aside(Tree { directory, shape }))
+    }
+
+    /// Puts detached contents in the place of what the index holds, which the result
+    /// then stands for.
+    ///
+    /// As for [`detach`](Self::detach), nobody may hold a guard meanwhile. Does nothing if
+    /// the contents are another index's.
+    pub fn exchange(&self, detached: Detached) -> Detached {
+        let mut structure = lock(&self.structure);
+        let Structure {
+            shape,
+            detached: trees,
+            ..
+        } = &mut *structure;
+        if detached.index == self.id
+            && let Some(place) = trees.get_mut(detached.tree)
+            && let Some(new) = place.take()
+        {
+            let old = self.directories.publish(new.directory);
+            let old_shape = std::mem::replace(shape, new.shape);
+            *place = old.map(|directory| Tree {
+                directory,
+                shape: old_shape,
+            });
+        }
+        detached
+    }
+
+    fn set_aside(&self, tree: Tree) -> Detached {
+        let mut structure = lock(&self.structure);
         let free = structure.detached.iter().position(Option::is_none);
-        let tree = free.unwrap_or_else(|| {
+        let at = free.unwrap_or_else(|| {
             structure.detached.push(None);
             structure.detached.len() - 1
         });
-        structure.detached[tree] = old.map(Tree);
+        structure.detached[at] = Some(tree);
         Detached {
             index: self.id,
-            tree,
+            tree: at,
         }
     }
 
@@ -62,14 +157,14 @@ impl HashIndex {
             return;
         }
         let mut structure = lock(&self.structure);
-        let Some(Tree(id)) = structure
+        let Some(tree) = structure
             .detached
             .get_mut(detached.tree)
             .and_then(Option::take)
         else {
             return;
         };
-        let directory = self.directories.get(id);
+        let directory = self.directories.get(tree.directory);
         let mut ids = Vec::new();
         let mut start = Some(0_u64);
         while let Some(rank) = start {
@@ -78,7 +173,7 @@ impl HashIndex {
             start = (rank | leaf.span()).checked_add(1);
         }
         self.arena.give_back(ids);
-        self.directories.retire(id);
+        self.directories.retire(tree.directory);
     }
 
     /// Copies the entries of one segment to `out`, which is cleared first, and
@@ -169,9 +264,8 @@ impl HashIndex {
         let tree = lock(&self.structure)
             .detached
             .get(detached.tree)
-            .copied()
-            .flatten();
-        let Some(Tree(id)) = tree else {
+            .and_then(|tree| Some(tree.as_ref()?.directory));
+        let Some(id) = tree else {
             return Ok(None);
         };
         let directory: &Directory = self.directories.get(id);
