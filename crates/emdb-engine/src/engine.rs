@@ -38,7 +38,7 @@ use crate::hash::KeyHasher;
 use emdb_index::FindError;
 use emdb_journal::Journal;
 
-pub(crate) use batch::{Attempt, OpenBatch};
+pub(crate) use batch::OpenBatch;
 pub(crate) use catalog::Catalog;
 pub(crate) use checkpoint::Checkpoints;
 use order::StoredOrders;

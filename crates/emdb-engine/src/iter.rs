@@ -25,7 +25,7 @@ pub(crate) struct Stand {
     /// The lowest position that the transaction discarded in which this stands.
     discarded: Option<Arc<AtomicU64>>,
     /// What had expired then does not show.
-    at_ms: Option<u64>,
+    at_ms: u64,
 }
 
 impl Stand {
@@ -80,14 +80,8 @@ impl Stand {
             id,
             snapshot,
             discarded: None,
-            at_ms: Some(at_ms),
+            at_ms,
         }
-    }
-
-    /// Sees also what has expired.
-    pub(crate) fn with_expired(mut self) -> Self {
-        self.at_ms = None;
-        self
     }
 
     /// Whether what it stands on was discarded.
@@ -103,7 +97,7 @@ impl Stand {
             id: self.id,
             upto: self.snapshot.position(),
             discarded: self.discarded.as_deref(),
-            at_ms: self.at_ms,
+            at_ms: Some(self.at_ms),
         }
     }
 
@@ -142,10 +136,7 @@ impl Stand {
         let found = self.engine.entry_at(entry, id, upto, extent, opened);
         self.check()?;
         let frame = found?.map(|(_, frame)| frame);
-        Ok(
-            frame
-                .filter(|frame| self.at_ms.is_none() || !self.engine.is_expired(frame, self.at_ms)),
-        )
+        Ok(frame.filter(|frame| !self.engine.is_expired(frame, Some(self.at_ms))))
     }
 }
 

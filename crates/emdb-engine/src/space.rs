@@ -60,6 +60,45 @@ pub(crate) struct Ended {
     pub(crate) order: Option<Arc<OrderedIndex>>,
 }
 
+/// What a namespace goes on with after a clear.
+pub(crate) struct Next {
+    pub(crate) id: u32,
+    /// Position of the frame that begins it.
+    pub(crate) born: u64,
+    /// `None` where there is nothing yet.
+    pub(crate) contents: Option<Detached>,
+    pub(crate) order: Option<Arc<OrderedIndex>>,
+    pub(crate) is_order_broken: bool,
+    pub(crate) records: u64,
+    pub(crate) logical_bytes: u64,
+}
+
+impl Next {
+    pub(crate) fn empty(id: u32, born: u64) -> Self {
+        Self {
+            id,
+            born,
+            contents: None,
+            order: None,
+            is_order_broken: false,
+            records: 0,
+            logical_bytes: 0,
+        }
+    }
+}
+
+/// A namespace whose contents were exchanged: readers that miss wait until this is
+/// dropped. That is once they would see what is there now, and before anybody exchanges
+/// them again.
+#[must_use]
+pub(crate) struct Exchanging(Arc<Space>);
+
+impl Drop for Exchanging {
+    fn drop(&mut self) {
+        self.0.epoch.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 /// Changes of the counts, to be applied together.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Delta {
@@ -205,6 +244,11 @@ impl Space {
             .with(|order| work(order.filter(|_| is_alive && self.epoch() == epoch)))
     }
 
+    /// The keys in order, if any was begun.
+    pub(crate) fn begun_order(&self) -> Option<Arc<OrderedIndex>> {
+        self.order.get()
+    }
+
     /// The keys in order, to be held beyond an exchange.
     pub(crate) fn order(&self) -> Arc<OrderedIndex> {
         self.order.get_or_default()
@@ -253,33 +297,37 @@ impl Space {
         self.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the incarnation at `position` and goes on empty as `id`, or not at all if
-    /// the namespace is dropped; under the write side. The old contents stay for
-    /// snapshots.
-    pub(crate) fn end(&self, position: u64, id: u32, drops: bool) {
+    /// Ends the incarnation and goes on with the next one, or not at all if the namespace
+    /// is dropped; under the write side. The old contents stay for snapshots.
+    pub(crate) fn end(self: &Arc<Self>, next: Next, drops: bool) -> Exchanging {
         let mut past = self.past();
         if drops {
             self.dropped.store(true, Ordering::Release);
         }
         self.epoch.fetch_add(1, Ordering::SeqCst);
         self.index.wait_for_guards();
-        let contents = self.index.detach();
+        let contents = match next.contents {
+            Some(contents) => self.index.exchange(contents),
+            None => self.index.detach(),
+        };
         let (old, born) = (self.id(), self.born.load(Ordering::Acquire));
         // None was begun where no key ever was.
-        let order = self.order.exchange(None).unwrap_or_default();
-        let is_whole = !self.order_broken.swap(false, Ordering::AcqRel);
+        let order = self.order.exchange(next.order).unwrap_or_default();
+        let was_broken = self
+            .order_broken
+            .swap(next.is_order_broken, Ordering::AcqRel);
         past.ended.push(Ended {
             id: old,
             born,
-            ended: position,
+            ended: next.born,
             contents,
-            order: is_whole.then_some(order),
+            order: (!was_broken).then_some(order),
         });
         self.dead_ends.forget();
-        self.born.store(position, Ordering::Release);
-        self.id.store(id, Ordering::Release);
-        self.set_counts(0, 0);
-        self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.born.store(next.born, Ordering::Release);
+        self.id.store(next.id, Ordering::Release);
+        self.set_counts(next.records, next.logical_bytes);
+        Exchanging(Arc::clone(self))
     }
 
     /// Empties the index so that it can be built again; under the write side.

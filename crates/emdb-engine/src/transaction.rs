@@ -183,7 +183,8 @@ impl Transaction<'_> {
     }
 
     /// The present point, for [`rollback_to`](Self::rollback_to). It costs a few dozen
-    /// bytes, and as much again for each namespace in use, until the transaction ends.
+    /// bytes, and as much again for each namespace in use, until the transaction ends; and a
+    /// [`clear`](Self::clear) behind it keeps the index of what the transaction had stored.
     ///
     /// # Errors
     /// As [`insert`](Self::insert).

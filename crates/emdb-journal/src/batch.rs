@@ -340,6 +340,12 @@ impl Batch {
         self.cursor = end;
     }
 
+    /// Says that frames appended so far do not count any more once the batch is committed,
+    /// though readers may have met them: as after a discard, they are to look again.
+    pub fn overrule(&mut self) {
+        self.discarded = true;
+    }
+
     /// The present point, for [`discard_from`](Self::discard_from).
     pub fn mark(&self) -> Mark {
         Mark {
@@ -466,15 +472,16 @@ impl Batch {
     }
 
     /// Makes the batch count, calls `visible` while nobody can see it yet, then lets
-    /// everybody see all of it at once.
+    /// everybody see all of it at once. What `visible` returns is dropped after that, and
+    /// before anybody else can write.
     ///
     /// # Errors
     /// [`Error::Poisoned`] after a failed write; the batch does not count then.
-    pub fn commit(mut self, visible: impl FnOnce()) -> Result<Lsn, Error> {
+    pub fn commit<T>(mut self, visible: impl FnOnce() -> T) -> Result<Lsn, Error> {
         self.seal()?;
-        visible();
+        let held = visible();
         let end = self.cursor;
-        self.finish();
+        self.finish_with(held);
         let core = &*self.core;
         if core.options.sync_policy == SyncPolicy::EachAppend {
             core.sync_to(end)?;
@@ -483,15 +490,16 @@ impl Batch {
     }
 
     /// Commits a batch of exactly one frame, which then needs no commit frame: `spec`
-    /// is appended as a plain frame, `visible` gets its position.
+    /// is appended as a plain frame, `visible` gets its position, and is called as by
+    /// [`commit`](Self::commit).
     ///
     /// # Errors
     /// As [`append`](Self::append); the batch then does not count. A batch that
     /// already has frames is discarded, with [`Error::WriteInProgress`].
-    pub fn commit_single(
+    pub fn commit_single<T>(
         self,
         spec: &FrameSpec<'_>,
-        visible: impl FnOnce(u64),
+        visible: impl FnOnce(u64) -> T,
     ) -> Result<Lsn, Error> {
         let core = Arc::clone(&self.core);
         let lsn = self.commit_single_unsynced(spec, visible)?;
@@ -506,10 +514,10 @@ impl Batch {
     ///
     /// # Errors
     /// As [`commit_single`](Self::commit_single).
-    pub fn commit_single_unsynced(
+    pub fn commit_single_unsynced<T>(
         mut self,
         spec: &FrameSpec<'_>,
-        visible: impl FnOnce(u64),
+        visible: impl FnOnce(u64) -> T,
     ) -> Result<Lsn, Error> {
         if self.cursor() != self.begin {
             return Err(Error::WriteInProgress("a single commit"));
@@ -520,13 +528,18 @@ impl Batch {
         };
         let (position, _) = self.append_frame(&spec, 0)?;
         self.closed = true;
-        visible(position);
-        self.finish();
+        let held = visible(position);
+        self.finish_with(held);
         Ok(Lsn::new(self.core.base_lsn + position))
     }
 
     /// Gives the write side back; everything up to the cursor is published.
     fn finish(&mut self) {
+        self.finish_with(());
+    }
+
+    /// As `finish`; drops `held` once everything can be seen.
+    fn finish_with<T>(&mut self, held: T) {
         self.open = false;
         let core = &*self.core;
         if core.seal.is_some() {
@@ -544,6 +557,7 @@ impl Batch {
         // SeqCst: the point in time at which the batch happens, for single reads
         // and for snapshots alike.
         core.hidden_from.show(self.discarded);
+        drop(held);
         core.tail.word.fetch_and(!BATCH, Ordering::SeqCst);
         core.gate.release();
     }

@@ -125,6 +125,40 @@ fn a_reader_can_tell_that_something_was_discarded() {
     drop(batch);
     assert_ne!(journal.hidden_from(), idle);
     assert_eq!(journal.discards(), 2);
+    // Nor does what a later frame makes void.
+    let idle = journal.hidden_from();
+    let mut batch = journal.begin("test").unwrap();
+    batch.append(&spec).unwrap();
+    batch.overrule();
+    batch.append(&spec).unwrap();
+    batch.commit(|| {}).unwrap();
+    assert_ne!(journal.hidden_from(), idle);
+    assert_eq!(journal.discards(), 3);
+}
+
+#[test]
+fn what_a_commit_holds_is_dropped_once_it_is_seen_and_before_anybody_else_writes() {
+    struct Held<'a>(&'a Journal, u64);
+    impl Drop for Held<'_> {
+        fn drop(&mut self) {
+            assert!(self.0.hidden_from() > self.1);
+            assert!(self.0.is_batch_open());
+        }
+    }
+    let (journal, _) = open(&Arc::new(SimulatedMedium::new()));
+    let spec = FrameSpec::new(Kind::Put, b"a", b"");
+    let mut batch = journal.begin("test").unwrap();
+    batch.append(&spec).unwrap();
+    let begin = batch.begin();
+    let hold = || {
+        assert_eq!(journal.hidden_from(), begin);
+        Held(&journal, begin)
+    };
+    batch.commit(hold).unwrap();
+    assert!(!journal.is_batch_open());
+    let batch = journal.begin("test").unwrap();
+    batch.commit_single(&spec, |at| Held(&journal, at)).unwrap();
+    assert!(!journal.is_batch_open());
 }
 
 #[test]

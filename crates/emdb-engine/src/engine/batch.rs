@@ -148,7 +148,7 @@ impl Drop for OpenBatch<'_> {
 
 /// Several steps in a transaction that happen all or not at all: takes the
 /// transaction back when it is dropped before it succeeds.
-pub(crate) struct Attempt<'a> {
+struct Attempt<'a> {
     engine: &'a Engine,
     number: u64,
     savepoint: u64,
@@ -156,7 +156,7 @@ pub(crate) struct Attempt<'a> {
 }
 
 impl<'a> Attempt<'a> {
-    pub(crate) fn new(engine: &'a Engine, number: u64) -> Result<Self> {
+    fn new(engine: &'a Engine, number: u64) -> Result<Self> {
         Ok(Self {
             engine,
             number,
@@ -165,7 +165,7 @@ impl<'a> Attempt<'a> {
         })
     }
 
-    pub(crate) fn succeed(mut self) {
+    fn succeed(mut self) {
         self.succeeded = true;
     }
 }

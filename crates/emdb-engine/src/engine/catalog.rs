@@ -9,7 +9,7 @@ use emdb_index::HashIndex;
 use emdb_journal::{FrameSpec, Kind};
 
 use super::Engine;
-use crate::space::Space;
+use crate::space::{Exchanging, Next, Space};
 use crate::{Error, Result};
 
 /// Which namespaces there are, beside the default one. Changes only under the write side.
@@ -59,6 +59,21 @@ impl Catalog {
     /// Adds a namespace; in the turn of the frame that creates it, or of its batch.
     pub(super) fn add(&self, space: Arc<Space>) {
         self.spaces.insert(space.name.clone(), space);
+    }
+
+    /// Ends the incarnation of a namespace; see [`Space::end`].
+    pub(super) fn end(&self, space: &Arc<Space>, next: Next, drops: bool) -> Exchanging {
+        // Held, so that nobody takes the namespace for one without a past in between.
+        let mut past = self.past();
+        if !past.iter().any(|other| Arc::ptr_eq(other, space)) {
+            past.push(Arc::clone(space));
+            self.past_count.store(past.len(), Ordering::SeqCst);
+        }
+        // A snapshot that does not find it here any more finds it in the past.
+        if drops {
+            self.spaces.remove(&space.name);
+        }
+        space.end(next, drops)
     }
 
     fn past(&self) -> MutexGuard<'_, Vec<Arc<Space>>> {
@@ -137,23 +152,11 @@ impl Engine {
         self.catalog.set_next_id(bump(id)?);
         let drops = matches!(change(id), CatalogChange::Drop(_));
         let value = change(if drops { space.id() } else { id }).encode();
-        // What every record took in the journal, but for the heads of unusual ones.
-        const FRAME_OVERHEAD: u64 = 8;
-        let dead = space.logical_bytes() + space.records() * FRAME_OVERHEAD;
+        let dead = dead_bytes_of(space.records(), space.logical_bytes());
         let spec = FrameSpec::new(Kind::Catalog, space.name.as_bytes(), &value);
         let result = batch.commit_single(&spec, |position| {
-            let mut past = self.catalog.past();
-            if !past.iter().any(|other| Arc::ptr_eq(other, space)) {
-                past.push(Arc::clone(space));
-                self.catalog.past_count.store(past.len(), Ordering::SeqCst);
-            }
-            drop(past);
-            // A snapshot that does not find it here any more finds it in the past.
-            if drops {
-                self.catalog.spaces.remove(&space.name);
-            }
-            space.end(position, id, drops);
             self.add_dead(dead);
+            self.catalog.end(space, Next::empty(id, position), drops)
         });
         self.release_past();
         result?;
@@ -218,6 +221,12 @@ pub(super) fn check_name(name: &str) -> Result<()> {
         return Err(Error::InvalidConfig(reason));
     }
     Ok(())
+}
+
+/// What so many live records take in the journal, but for the heads of unusual ones.
+pub(super) fn dead_bytes_of(records: u64, logical_bytes: u64) -> u64 {
+    const FRAME_OVERHEAD: u64 = 8;
+    logical_bytes + records * FRAME_OVERHEAD
 }
 
 /// The id after this one.

@@ -72,27 +72,7 @@ impl Engine {
         Ok(self.unexpired(frame, None).map(|frame| frame.value))
     }
 
-    /// The value of a key's newest committed version below `upto`, if that is live.
-    #[inline]
-    pub(crate) fn find<'a>(
-        &'a self,
-        space: &Arc<Space>,
-        hash: u64,
-        key: &[u8],
-        extent: Extent,
-        upto: u64,
-        opened: &'a Opened,
-    ) -> Result<Option<&'a [u8]>> {
-        match self.find_plain(space, hash, key, upto, opened) {
-            Some(value) => Ok(Some(value)),
-            None => {
-                let frame = self.find_frame(space, hash, key, extent, upto, opened)?;
-                Ok(self.unexpired(frame, None).map(|frame| frame.value))
-            }
-        }
-    }
-
-    /// As `find`, for who holds the write side: sees what the batch did, below `upto`.
+    /// As `get`, for who holds the write side: sees what the batch did, below `upto`.
     pub(crate) fn find_own<'a>(
         &'a self,
         space: &Space,
@@ -128,8 +108,8 @@ impl Engine {
         }
     }
 
-    /// As `find`, in the incarnation `id` of the namespace, alive or ended: `upto` is
-    /// an open snapshot that sees it, and was taken at `at_ms`.
+    /// The value that a key had in the incarnation `id` of the namespace, alive or ended:
+    /// `upto` is an open snapshot that sees it, and was taken at `at_ms` if it may be old.
     #[expect(clippy::too_many_arguments, reason = "a place, a key and a moment")]
     pub(crate) fn find_at<'a>(
         &'a self,
@@ -139,7 +119,7 @@ impl Engine {
         key: &[u8],
         extent: Extent,
         upto: u64,
-        at_ms: u64,
+        at_ms: Option<u64>,
         opened: &'a Opened,
     ) -> Result<Option<&'a [u8]>> {
         self.journal.check_not_forked()?;
@@ -167,7 +147,7 @@ impl Engine {
             };
             return match found {
                 Ok(Some(version)) => {
-                    let seen = self.unexpired(version, Some(at_ms));
+                    let seen = self.unexpired(version, at_ms);
                     Ok(seen.map(|frame| frame.value))
                 }
                 Ok(None) if space.is_broken() => Err(broken()),
@@ -236,8 +216,9 @@ impl Engine {
             match found {
                 // A version that was discarded may have been met.
                 Ok(Some(_)) if self.journal.discards() != discards => {}
-                Ok(Some(version)) => return Ok(version),
-                Ok(None) if epoch.is_multiple_of(2) && space.epoch() == epoch => {
+                Ok(Some(Some(version))) => return Ok(Some(version)),
+                // What hides it is all there is, unless other contents hid it, too.
+                Ok(_) if epoch.is_multiple_of(2) && space.epoch() == epoch => {
                     return if space.is_broken() {
                         Err(broken())
                     } else {
@@ -245,7 +226,7 @@ impl Engine {
                     };
                 }
                 // The contents were being exchanged: look again once they are.
-                Ok(None) => std::thread::yield_now(),
+                Ok(_) => std::thread::yield_now(),
                 Err(FindError::Check(error)) => return Err(error),
                 Err(FindError::Index(emdb_index::Error::Damaged)) => self.rebuild(space)?,
                 Err(FindError::Index(error)) => return Err(index_error(error)),
@@ -439,12 +420,22 @@ impl Engine {
         self.check_open()?;
         let snapshot = self.open_snapshot()?;
         let upto = snapshot.position();
+        if space.is_dropped() {
+            return Err(Error::NamespaceDropped);
+        }
+        // What is cleared from here on was there at that point.
+        let id = space.id_at(upto);
         let mut at = 0;
         self.visit_many(space, keys, |hashes, keys| {
             for (hash, key) in hashes.iter().zip(keys) {
                 let opened = Opened::new();
                 let key = key.as_ref();
-                let found = self.find(space, *hash, key, Extent::Whole, upto, &opened)?;
+                let found = match id {
+                    Some(id) => {
+                        self.find_at(space, id, *hash, key, Extent::Whole, upto, None, &opened)?
+                    }
+                    None => None,
+                };
                 visit(at, found);
                 at += 1;
             }

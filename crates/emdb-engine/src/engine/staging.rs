@@ -7,10 +7,14 @@
 //! the memory which each needs is on its way before it is looked at, and so that a
 //! transaction of one record becomes a plain frame.
 //!
+//! A namespace that it clears goes on, for the transaction alone, as another one that
+//! takes its place when the transaction is committed.
+//!
 //! Invariant: as long as a batch is in here, the write side belongs to the transaction
 //! of this `number`; ending it takes the batch out first.
 
 mod apply;
+mod clear;
 mod doomed;
 mod pop;
 mod tombstones;
@@ -29,7 +33,7 @@ use emdb_journal::{Batch, Frame, FrameSpec, Kind, Mark, this_thread};
 use super::catalog::{bump, check_name};
 use super::{Engine, Extent, Step};
 use crate::snapshots::Ticket;
-use crate::space::{Delta, Space};
+use crate::space::{Delta, Exchanging, Space};
 use crate::{Error, Result};
 
 pub(crate) use doomed::Sweep;
@@ -150,7 +154,7 @@ impl Staging {
     }
 
     fn touch(&mut self, space: &Arc<Space>) -> Result<usize> {
-        let same = |touched: &Touched| !touched.gone && Arc::ptr_eq(&touched.space, space);
+        let same = |touched: &Touched| !touched.gone && Arc::ptr_eq(&touched.base, space);
         if let Some(at) = self.touched.iter().position(same) {
             return Ok(at);
         }
@@ -239,7 +243,7 @@ impl Engine {
             }
             let mut touched = staging.touched.split_off(1);
             if let Some(root) = staging.touched.first_mut() {
-                let fresh = Touched::new(Arc::clone(&root.space), false);
+                let fresh = Touched::new(Arc::clone(&root.base), false);
                 touched.push(std::mem::replace(root, fresh));
             }
             let next_id = staging.next_id;
@@ -247,8 +251,9 @@ impl Engine {
             drop(staging);
             if let Some(batch) = batch {
                 bytes = batch.cursor() - batch.begin();
-                let committed = batch.commit(|| self.publish(&touched, next_id));
+                let committed = batch.commit(|| self.publish(&mut touched, next_id));
                 self.remove_tombstones(&mut touched);
+                self.release_past();
                 committed?;
             }
         }
@@ -259,9 +264,14 @@ impl Engine {
         Ok(())
     }
 
-    fn publish(&self, touched: &[Touched], next_id: u32) {
-        for touched in touched.iter().filter(|touched| !touched.gone) {
-            touched.space.apply(&touched.delta);
+    /// Readers of what was cleared wait until the answer is dropped.
+    fn publish(&self, touched: &mut [Touched], next_id: u32) -> Vec<Exchanging> {
+        let mut exchanging = Vec::new();
+        for touched in touched.iter_mut().filter(|touched| !touched.gone) {
+            match self.exchange(touched) {
+                Some(cleared) => exchanging.push(cleared),
+                None => touched.space.apply(&touched.delta),
+            }
             touched.space.will_expire_at(touched.earliest_expiry_ms);
             self.add_dead(touched.delta.dead_bytes);
             if touched.created {
@@ -269,6 +279,7 @@ impl Engine {
             }
         }
         self.catalog.set_next_id(next_id);
+        exchanging
     }
 
     /// Undoes all of the transaction.

@@ -116,7 +116,7 @@ impl SnapshotNamespace {
             key,
             extent,
             upto,
-            self.at_ms,
+            Some(self.at_ms),
             opened,
         )
     }

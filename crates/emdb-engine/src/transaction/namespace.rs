@@ -8,7 +8,7 @@ use emdb_index::Location;
 use emdb_journal::{Frame, Opened};
 
 use crate::Result;
-use crate::engine::{Attempt, Extent, Handle, Step, Sweep};
+use crate::engine::{Extent, Handle, Step, Sweep};
 use crate::iter::{NamespaceIter, NamespaceKeyIter, Stand, TryIter, TryKeyIter, Walk};
 use crate::range::Ground;
 use crate::space::End;
@@ -233,20 +233,14 @@ impl<'t> TransactionNamespace<'t> {
         Ok(self.len()? == 0)
     }
 
-    /// Removes every record, all or none: one by one, unlike
-    /// [`Namespace::clear`](crate::Namespace::clear).
+    /// Removes every record, whatever their number: one frame, as by
+    /// [`Namespace::clear`](crate::Namespace::clear). What the transaction stores after
+    /// that stays.
     ///
     /// # Errors
     /// As [`insert`](Self::insert).
     pub fn clear(&self) -> Result<()> {
-        let attempt = Attempt::new(self.engine, self.number)?;
-        // What has expired is stored until it is removed, too.
-        let mut walk = Walk::new(self.stand()?.with_expired(), Extent::Head);
-        while let Some(key) = walk.next_key()? {
-            self.change(key, |_| Step::Remove(()))?;
-        }
-        attempt.succeed();
-        Ok(())
+        self.engine.clear_in(self.number, self.at)
     }
 
     /// Stores many records, all or none. Where a key comes twice, the later value counts.

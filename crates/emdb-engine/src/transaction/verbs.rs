@@ -147,8 +147,8 @@ impl Transaction<'_> {
         self.root().is_empty()
     }
 
-    /// Removes every record, all or none: one by one, unlike
-    /// [`Namespace::clear`](crate::Namespace::clear).
+    /// Removes every record, whatever their number: one frame, as by
+    /// [`Emdb::clear`](crate::Emdb::clear). What the transaction stores after that stays.
     ///
     /// For the default namespace; more is at [`TransactionNamespace::clear`](super::TransactionNamespace::clear).
     ///

@@ -5,7 +5,11 @@
     reason = "a helper that fails fails its test"
 )]
 
+#[path = "../support/builder.rs"]
+mod support;
+
 mod basics;
+mod clears;
 mod handles;
 mod isolation;
 mod linearizability;

@@ -51,6 +51,13 @@ pub(crate) fn change(tx: &Transaction<'_>, state: &mut State, random: &mut Rando
                 tx.rollback_to(*savepoint).unwrap();
                 state.clone_from(then);
             }
+            23 => {
+                match &space {
+                    Some(space) => space.clear().unwrap(),
+                    None => tx.clear().unwrap(),
+                }
+                records.clear();
+            }
             _ => {}
         }
     }
@@ -351,4 +358,135 @@ fn a_pop_that_a_full_disk_refuses_leaves_its_record_to_the_next() {
     db.verify().unwrap();
     let killed = open(&Arc::new(disk.after_kill()));
     assert_eq!(state(&killed)[""], Map::new());
+}
+
+/// Clears two namespaces between changes of them.
+fn clear_among_others(tx: &Transaction<'_>, value: &[u8]) -> Result<(), Error> {
+    let space = tx.namespace("a")?;
+    tx.insert("before", value)?;
+    space.insert("before", value)?;
+    tx.remove("old")?;
+    tx.clear()?;
+    let savepoint = tx.savepoint()?;
+    tx.insert("taken back", value)?;
+    space.clear()?;
+    tx.clear()?;
+    tx.rollback_to(savepoint)?;
+    space.clear()?;
+    for number in 0..20_u8 {
+        tx.insert([number], value)?;
+        space.insert([number], value)?;
+    }
+    Ok(())
+}
+
+fn cleared(value: &[u8]) -> State {
+    let records: Map = (0..20_u8)
+        .map(|number| (vec![number], value.to_vec()))
+        .collect();
+    State::from([(String::new(), records.clone()), ("a".to_owned(), records)])
+}
+
+fn to_be_cleared(disk: &Arc<SimulatedMedium>, policy: FlushPolicy) -> (Emdb, State) {
+    let db = open_on(disk, policy).unwrap();
+    for name in ["old", "older"] {
+        db.insert(name, "x").unwrap();
+        db.namespace("a").unwrap().insert(name, "y").unwrap();
+    }
+    db.flush().unwrap();
+    let before = state(&db);
+    (db, before)
+}
+
+#[test]
+fn every_cut_through_a_transaction_that_clears_leaves_what_it_would_have_cleared() {
+    for encrypted in [false, true] {
+        let _guard = crate::support::encrypt(encrypted);
+        let disk = Arc::new(SimulatedMedium::new());
+        let (db, before) = to_be_cleared(&disk, FlushPolicy::OnEachFlush);
+        let from = db.stats().unwrap().file_size_bytes as usize;
+        db.transaction(|tx| clear_among_others(tx, b"new")).unwrap();
+        let to = db.stats().unwrap().file_size_bytes as usize;
+        assert_eq!(state(&db), cleared(b"new"));
+        kill(db);
+        let bytes = disk.live_bytes();
+        for end in from..=to {
+            let mut cut = bytes.clone();
+            cut[end..].fill(0);
+            let db = open(&Arc::new(SimulatedMedium::with_bytes(&cut)));
+            let found = state(&db);
+            if end == to {
+                assert_eq!(found, cleared(b"new"));
+            } else {
+                assert_eq!(found, before, "{end}");
+            }
+            // Ids of what never was are free again.
+            db.clear().unwrap();
+            db.insert("next", "x").unwrap();
+            db.verify().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_call_that_fails_in_a_transaction_that_clears_leaves_all_of_it_or_nothing() {
+    for encrypted in [false, true] {
+        let _guard = crate::support::encrypt(encrypted);
+        let mut random = Random(7);
+        let value = vec![3; 2500];
+        let (mut call, mut failed) = (0, 0);
+        loop {
+            let disk = Arc::new(SimulatedMedium::new());
+            let (db, before) = to_be_cleared(&disk, FlushPolicy::WriteThrough);
+            let snapshot = db.snapshot().unwrap();
+            let first = disk.calls();
+            disk.fail_call(first + call, ErrorKind::Other);
+            let result = db.transaction(|tx| clear_among_others(tx, &value));
+            let reached = disk.calls() > first + call;
+            let seen = state(&db);
+            assert!(seen == before || seen == cleared(&value));
+            if result.is_ok() {
+                assert_eq!(seen, cleared(&value));
+            } else {
+                failed += 1;
+            }
+            assert_eq!(snapshot.iter().unwrap().collect::<Map>(), before[""]);
+            drop(snapshot);
+            kill(db);
+            for disk in [disk.after_kill(), power_loss(&disk, &[], &mut random)] {
+                let db = open(&Arc::new(disk));
+                let found = state(&db);
+                assert!(found == before || found == cleared(&value));
+                assert!(result.is_err() || found == seen);
+                db.verify().unwrap();
+            }
+            if !reached {
+                break;
+            }
+            call += 1;
+        }
+        assert!(call > 1 && failed > 0, "{call} {failed}");
+    }
+}
+
+#[test]
+fn a_clear_on_a_full_disk_changes_nothing() {
+    let disk = Arc::new(SimulatedMedium::new());
+    let (db, before) = to_be_cleared(&disk, FlushPolicy::OnEachFlush);
+    let tx = db.begin().unwrap();
+    tx.insert("kept", "x").unwrap();
+    disk.set_capacity(Some(disk.live_bytes().len() as u64));
+    let mut stored = 0_u32;
+    while tx.insert(stored.to_le_bytes(), vec![1; 3000]).is_ok() {
+        stored += 1;
+    }
+    assert!(matches!(tx.clear(), Err(Error::Io(_))));
+    disk.set_capacity(None);
+    assert_eq!(tx.len().unwrap() as u32, stored + 3);
+    assert_eq!(tx.get("kept").unwrap().unwrap(), b"x");
+    tx.clear().unwrap();
+    assert!(tx.is_empty().unwrap());
+    drop(tx);
+    assert_eq!(state(&db), before);
+    db.verify().unwrap();
 }

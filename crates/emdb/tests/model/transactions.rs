@@ -457,7 +457,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (space(), vec((key(), value()), 0..40))
             .prop_map(|(s, r)| Step::InsertManyInVain(s, r)),
         1 => (space(), vec(key(), 0..70)).prop_map(|(s, k)| Step::GetMany(s, k)),
-        1 => space().prop_map(Step::Clear),
+        2 => space().prop_map(Step::Clear),
         4 => Just(Step::Savepoint),
         4 => any::<usize>().prop_map(Step::RollbackTo),
         2 => space().prop_map(Step::Iterator),

@@ -312,6 +312,44 @@ fn a_clear_in_a_transaction_takes_what_has_expired_too() {
 }
 
 #[test]
+fn what_a_transaction_stores_after_a_clear_expires_and_is_swept() {
+    let time = Time::new(1000);
+    let db = time.builder().build().unwrap();
+    db.insert_with_ttl("old", "", Ttl::ExpiresAt(1500)).unwrap();
+    // From here on a sweep knows that nothing expires before that.
+    assert_eq!(db.sweep_expired(), 0);
+    let tx = db.begin().unwrap();
+    tx.clear().unwrap();
+    tx.insert_with_ttl("early", "", Ttl::ExpiresAt(1100))
+        .unwrap();
+    tx.insert_with_ttl("late", "", Ttl::ExpiresAt(2000))
+        .unwrap();
+    assert!(tx.persist("late").unwrap());
+    tx.insert_with_ttl("late", "", Ttl::ExpiresAt(2000))
+        .unwrap();
+    time.set(1200);
+    assert_eq!(tx.get("early").unwrap(), None);
+    assert_eq!(tx.len().unwrap(), 2);
+    tx.commit().unwrap();
+    assert_eq!(db.get("early").unwrap(), None);
+    assert_eq!(keys(&db), [b"late"]);
+    assert_eq!(db.sweep_expired(), 1);
+    assert_eq!(db.len().unwrap(), 1);
+    time.set(2000);
+    assert_eq!(db.sweep_expired(), 1);
+    assert!(db.is_empty().unwrap());
+    db.verify().unwrap();
+    // What a rollback brings back expires as it did.
+    db.insert_with_ttl("back", "", Ttl::ExpiresAt(2100))
+        .unwrap();
+    let tx = db.begin().unwrap();
+    tx.clear().unwrap();
+    drop(tx);
+    time.set(2100);
+    assert_eq!(db.sweep_expired(), 1);
+}
+
+#[test]
 fn times_past_the_end_of_time_are_refused() {
     let db = Time::new(1000).builder().build().unwrap();
     for duration in [Duration::MAX, Duration::from_millis(u64::MAX)] {

@@ -186,6 +186,7 @@ impl Staging {
         let batch = self.batch.as_mut().ok_or(Error::Closed)?;
         for touched in self.touched.iter_mut().filter(|touched| !touched.gone) {
             touched.seal_order(engine, batch.cursor());
+            touched.seal_clear()?;
         }
         Ok(batch.seal()?)
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use emdb_index::{Direction, Location};
+use emdb_index::{Detached, Direction, Location};
 use emdb_journal::Kind;
 
 use super::pop::Ahead;
@@ -15,8 +15,15 @@ pub(super) const UNORDERED: usize = 1 << 21;
 
 /// A namespace that the transaction uses.
 pub(super) struct Touched {
+    /// What others know it as.
+    pub(super) base: Arc<Space>,
+    /// What the transaction sees of it: the same, unless it has cleared it.
     pub(super) space: Arc<Space>,
     pub(super) id: u32,
+    /// What it was before each clear that may have to be undone, the first one always.
+    pub(super) earlier: Vec<Touched>,
+    /// What takes the place of the base's contents, once the batch is sealed.
+    pub(super) contents: Option<Detached>,
     pub(super) delta: Delta,
     /// None of its records that the transaction stored expires before.
     pub(super) earliest_expiry_ms: u64,
@@ -89,7 +96,10 @@ impl Touched {
     pub(super) fn new(space: Arc<Space>, created: bool) -> Self {
         Self {
             id: space.id(),
+            base: Arc::clone(&space),
             space,
+            earlier: Vec::new(),
+            contents: None,
             delta: Delta::default(),
             earliest_expiry_ms: u64::MAX,
             removed: Vec::new(),

@@ -31,6 +31,7 @@ impl Staging {
             discarded.fetch_min(from, Ordering::SeqCst);
         }
         for touched in &mut self.touched {
+            touched.undo_clears(from);
             // Of what was only held back, too.
             touched.forget_from(from);
         }
