@@ -114,12 +114,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes a key if what it has now is over.
+    /// Removes a key if what it has now is over; a large value is not opened for that.
     fn remove_expired(&self, space: &Arc<Space>, key: &[u8], now: u64) -> Result<bool> {
-        self.change_frame(space, key, "sweep_expired", |stored| match stored {
+        let decide = |stored: Option<&Frame<'_>>| match stored {
             Some(frame) if self.is_expired(frame, Some(now)) => Step::Remove(true),
             _ => Step::Keep(false),
-        })
+        };
+        let hash = self.hash(key);
+        self.change_hashed(space, key, hash, Extent::Head, 0, "sweep_expired", decide)
     }
 
     /// Has a thread sweep every namespace at an interval.

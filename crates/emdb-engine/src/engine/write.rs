@@ -108,7 +108,7 @@ impl Engine {
         clippy::too_many_arguments,
         reason = "three of them say which key it is"
     )]
-    fn change_hashed<'v, T>(
+    pub(super) fn change_hashed<'v, T>(
         &self,
         space: &Arc<Space>,
         key: &[u8],

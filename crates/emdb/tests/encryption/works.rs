@@ -307,6 +307,27 @@ fn threads_write_and_read_at_the_same_time() {
     assert!(matches!(db.range(..), Err(Error::InvalidConfig(_))));
 }
 
+/// The sweep decrypted all of a large value only to remove it: with the value damaged, it
+/// could never be swept.
+#[cfg(feature = "ttl")]
+#[test]
+fn a_large_value_is_not_opened_to_be_swept() {
+    let disk = Arc::new(SimulatedMedium::new());
+    let db = keyed().build_on(Box::new(Arc::clone(&disk))).unwrap();
+    db.insert_with_ttl("large", value(40_000), emdb::Ttl::ExpiresAt(1))
+        .unwrap();
+    // So that opening does not read the record.
+    db.checkpoint().unwrap();
+    db.close().unwrap();
+    let mut bytes = disk.live_bytes();
+    let last = bytes.len() - 100;
+    bytes[last] ^= 1;
+    let disk = SimulatedMedium::with_bytes(&bytes).with_sidecar(disk.sidecar_bytes());
+    let db = keyed().build_on(Box::new(disk)).unwrap();
+    assert_eq!(db.sweep_expired(), 1);
+    assert!(db.is_empty().unwrap());
+}
+
 /// A helper seals what a long transaction writes, some time after that is in the index.
 #[test]
 fn a_long_transaction_is_hidden_and_whole_while_others_read() {
