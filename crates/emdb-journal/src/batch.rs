@@ -221,59 +221,6 @@ impl Batch {
         self.first.get_or_insert(position);
     }
 
-    /// Appends a frame that is to be sealed, if that can wait; gives its position.
-    fn append_unsealed(&mut self, spec: &FrameSpec<'_>) -> Result<Option<u64>, Error> {
-        let core = &*self.core;
-        let Some(seal) = &core.seal else {
-            return Ok(None);
-        };
-        let layout = spec.sealed_layout()?;
-        let is_due = self.cursor >= core.tail.marker_due.load(Ordering::Relaxed);
-        if layout.value().is_some()
-            || !core.is_stored_in_map(self.cursor)
-            || is_due && seal.is_due(self.cursor)
-        {
-            return Ok(None);
-        }
-        let lead = if is_due {
-            core.lead_len(self.cursor)
-        } else {
-            0
-        };
-        let position = self.cursor + lead;
-        let end = position + layout.len() as u64;
-        if end + CLOSE_BYTES > seal.limit() {
-            return Ok(None);
-        }
-        core.check_writable()?;
-        core.make_room(end + CLOSE_BYTES)?;
-        let sum = (!self.has_backlog).then_some(self.sum);
-        core.add_to_backlog(self.cursor, lead as usize, spec, &layout, sum)?;
-        self.has_backlog = true;
-        self.cursor = end;
-        Ok(Some(position))
-    }
-
-    /// Has everything stored that was appended.
-    fn empty_backlog(&mut self) -> Result<(), Error> {
-        if !self.has_backlog {
-            return Ok(());
-        }
-        self.core.check_not_forked()?;
-        self.has_backlog = false;
-        match self.core.empty_backlog() {
-            Ok(sum) => {
-                self.sum = sum;
-                Ok(())
-            }
-            Err(error) => {
-                // What was not stored never was.
-                self.cursor = self.core.tail.readable.load(Ordering::Acquire);
-                Err(error)
-            }
-        }
-    }
-
     /// As [`append`](Self::append), but nobody can look at the frame before
     /// [`store_gathered`](Self::store_gathered), which stores many at once.
     ///

@@ -18,6 +18,7 @@ use std::thread::JoinHandle;
 
 use emdb_format::{BatchSum, FrameSpec, SealedLayout};
 
+use super::{Batch, CLOSE_BYTES};
 use crate::append::unmapped;
 use crate::error::Error;
 use crate::journal::Core;
@@ -151,10 +152,65 @@ impl Backlog {
     }
 }
 
+impl Batch {
+    /// Appends a frame that is to be sealed, if that can wait; gives its position.
+    pub(super) fn append_unsealed(&mut self, spec: &FrameSpec<'_>) -> Result<Option<u64>, Error> {
+        let core = &*self.core;
+        let Some(seal) = &core.seal else {
+            return Ok(None);
+        };
+        let layout = spec.sealed_layout()?;
+        let is_due = self.cursor >= core.tail.marker_due.load(Ordering::Relaxed);
+        if layout.value().is_some()
+            || !core.is_stored_in_map(self.cursor)
+            || is_due && seal.is_due(self.cursor)
+        {
+            return Ok(None);
+        }
+        let lead = if is_due {
+            core.lead_len(self.cursor)
+        } else {
+            0
+        };
+        let position = self.cursor + lead;
+        let end = position + layout.len() as u64;
+        if end + CLOSE_BYTES > seal.limit() {
+            return Ok(None);
+        }
+        core.check_writable()?;
+        core.make_room(end + CLOSE_BYTES)?;
+        let sum = (!self.has_backlog).then_some(self.sum);
+        core.add_to_backlog(self.cursor, lead as usize, spec, &layout, sum)?;
+        self.has_backlog = true;
+        self.cursor = end;
+        Ok(Some(position))
+    }
+
+    /// Has everything stored that was appended.
+    pub(super) fn empty_backlog(&mut self) -> Result<(), Error> {
+        if !self.has_backlog {
+            return Ok(());
+        }
+        self.core.check_not_forked()?;
+        self.has_backlog = false;
+        match self.core.empty_backlog() {
+            Ok(sum) => {
+                self.sum = sum;
+                Ok(())
+            }
+            Err(error) => {
+                // What was not stored never was.
+                self.cursor = self.core.tail.readable.load(Ordering::Acquire);
+                Err(error)
+            }
+        }
+    }
+}
+
 impl Core {
     /// Takes a frame that comes behind `position` by `lead` bytes, which a marker takes.
     /// What the batch had stored before had this `sum`, if it was empty here.
-    pub(super) fn add_to_backlog(
+    fn add_to_backlog(
         &self,
         position: u64,
         lead: usize,
@@ -231,7 +287,7 @@ impl Core {
     }
 
     /// As `store_backlog`, all of it; gives the sum of the batch.
-    pub(super) fn empty_backlog(&self) -> Result<BatchSum, Error> {
+    fn empty_backlog(&self) -> Result<BatchSum, Error> {
         self.store_backlog(u64::MAX);
         let mut state = self.backlog.state();
         match state.failed.take() {
