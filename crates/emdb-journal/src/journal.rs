@@ -227,10 +227,7 @@ impl Journal {
     /// Begins to load the space that the next append will store into.
     #[inline]
     pub fn prefetch_end(&self) {
-        self.core.extents.prefetch(
-            self.core.tail.word.load(Ordering::Relaxed) & POSITION,
-            LINES,
-        );
+        self.prefetch(self.core.tail.word.load(Ordering::Relaxed) & POSITION);
     }
 
     /// Whether a batch holds the write side.
