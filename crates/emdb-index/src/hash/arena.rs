@@ -10,10 +10,10 @@
 //! arena is dropped.
 
 use std::ptr::NonNull;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, miri)))]
 use std::sync::Arc;
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, miri)))]
 use memmap2::MmapMut;
 
 use crate::{
@@ -107,7 +107,10 @@ struct Stock {
 /// Keeps a chunk's memory.
 #[derive(Debug)]
 struct Chunk {
-    #[cfg_attr(any(loom, not(unix)), expect(dead_code, reason = "keeps the memory"))]
+    #[cfg_attr(
+        any(loom, miri, not(unix)),
+        expect(dead_code, reason = "keeps the memory")
+    )]
     memory: Memory,
     metas: Slice<Meta>,
 }
@@ -115,7 +118,7 @@ struct Chunk {
 #[derive(Debug)]
 enum Memory {
     Heap(#[expect(dead_code, reason = "keeps the memory")] Slice<Segment>),
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, miri)))]
     Map(#[cfg_attr(not(unix), expect(dead_code, reason = "keeps the memory"))] Arc<MmapMut>),
     Image(#[expect(dead_code, reason = "keeps the memory")] Image),
 }
@@ -356,7 +359,7 @@ impl Arena {
 
 /// Memory for a chunk's segments; the first chunk comes from the heap, which
 /// cannot fail short of ending the process.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, miri)))]
 fn allocate(chunk: usize, count: usize) -> Result<(*mut Segment, Memory), Error> {
     if chunk == 0 {
         let segments = Slice::new(count);
@@ -370,7 +373,7 @@ fn allocate(chunk: usize, count: usize) -> Result<(*mut Segment, Memory), Error>
     Ok((map.as_mut_ptr().cast(), Memory::Map(Arc::new(map))))
 }
 
-#[cfg(loom)]
+#[cfg(any(loom, miri))]
 fn allocate(_: usize, count: usize) -> Result<(*mut Segment, Memory), Error> {
     let segments = Slice::new(count);
     Ok((segments.start(), Memory::Heap(segments)))
@@ -392,7 +395,7 @@ impl Stock {
     /// for the memory itself. But a huge page takes all of its memory at the
     /// first touch, so while the index is small, only blocks in full use are
     /// left to the system to be made huge.
-    #[cfg(all(target_os = "linux", not(loom)))]
+    #[cfg(all(target_os = "linux", not(any(loom, miri))))]
     fn prefer_huge_pages(&self, new: SegmentId) {
         let (_, at) = new.place();
         let is_large = new.0 >= HUGE_FROM;
@@ -407,13 +410,13 @@ impl Stock {
         }
     }
 
-    #[cfg(not(all(target_os = "linux", not(loom))))]
+    #[cfg(not(all(target_os = "linux", not(any(loom, miri)))))]
     fn prefer_huge_pages(&self, _: SegmentId) {}
 
     /// Has a thread make the memory of the block that begins with this segment. It lives
     /// for some milliseconds, and begins once in so many new segments that there are never
     /// many of them. It keeps the chunk, but nothing waits for it.
-    #[cfg(all(target_os = "linux", not(loom)))]
+    #[cfg(all(target_os = "linux", not(any(loom, miri))))]
     #[cold]
     fn make_ahead(&mut self, first: SegmentId) {
         use memmap2::Advice::{HugePage, PopulateWrite};
@@ -434,12 +437,12 @@ impl Stock {
         }
     }
 
-    #[cfg(not(all(target_os = "linux", not(loom))))]
+    #[cfg(not(all(target_os = "linux", not(any(loom, miri)))))]
     fn make_ahead(&mut self, _: SegmentId) {}
 
     /// The block that begins at `at` in the chunk of this segment: the chunk's map, the
     /// offset in it, and the length.
-    #[cfg(all(target_os = "linux", not(loom)))]
+    #[cfg(all(target_os = "linux", not(any(loom, miri))))]
     fn block(&self, id: SegmentId, at: usize) -> Option<(&Arc<MmapMut>, usize, usize)> {
         let (chunk, _) = id.place();
         let Some(Chunk {
@@ -468,7 +471,7 @@ impl Stock {
         self.unused = kept;
     }
 
-    #[cfg(all(unix, not(loom)))]
+    #[cfg(all(unix, not(any(loom, miri))))]
     fn release_one(&self, id: SegmentId) -> bool {
         let (chunk, at) = id.place();
         // Only anonymous memory: that of an image would get its first contents
@@ -489,13 +492,14 @@ impl Stock {
         advised.is_ok()
     }
 
-    #[cfg(not(all(unix, not(loom))))]
+    #[cfg(not(all(unix, not(any(loom, miri)))))]
     fn release_one(&self, _: SegmentId) -> bool {
         false
     }
 }
 
-#[cfg(all(test, not(loom)))]
+// Miri would take hours for so much memory, and none of it is a map there.
+#[cfg(all(test, not(any(loom, miri))))]
 mod tests {
     use super::{AHEAD, Arena, BLOCK, HUGE_FROM, Segment};
 
