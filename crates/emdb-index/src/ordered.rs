@@ -1,4 +1,4 @@
-//! The ordered index: a skip list of branches of leaves, each leaf a sorted block of
+//! The ordered index: a skip list of trunks of branches of leaves, each leaf a sorted block of
 //! slots, read without locks.
 //!
 //! A slot is the location of a record and what the leaf knows of its key: the
@@ -10,8 +10,8 @@
 //! *A leaf* changes in place, under its lock, between two steps of a sequence number;
 //! readers read again when it moved. Its bounds never change.
 //!
-//! *A split* makes leaves aside, and a branch that has them in the place of the old
-//! one; this hides the branch before, as its fence is higher. Nobody can change the new ones until the old one cannot be
+//! *A split* makes leaves aside, a branch that has them in the place of the old
+//! one, and a trunk that has this; it hides the trunk before, as its fence is higher. Nobody can change the new ones until the old one cannot be
 //! found any more, and the old one is locked and then retired. So whoever reads
 //! the old leaf began before any change to the new ones. Merges go the same way.
 //!
@@ -119,7 +119,8 @@ impl OrderedIndex {
     pub fn new() -> Self {
         let directory = Directory::new();
         let leaf = Leaf::new(Bytes::default(), None, &[], SLOTS_MIN);
-        directory.push(vec![(Bytes::default(), leaf)], &Pin::new());
+        let shoot = directory.sprout(vec![(Bytes::default(), leaf)]);
+        directory.graft(shoot, &Pin::new());
         Self::of(directory, 0)
     }
 

@@ -16,9 +16,10 @@ use crate::iter;
 use crate::space::Space;
 use crate::{Error, Result};
 
-/// Entries asked for first: a few more than a short scan needs, all of which are fetched. Then
-/// four times as many each time, and at last so many.
-const FIRST: usize = 12;
+/// Entries asked for first: what a short scan needs, all of which are fetched, and no more,
+/// since that costs as much as what is needed. Then four times as many each time, and at last
+/// so many.
+const FIRST: usize = 10;
 const MOST: usize = 128;
 /// Records that are fetched ahead of the one that is shown.
 const AHEAD: usize = 16;
@@ -64,7 +65,7 @@ impl Ground<'_> {
         while self.fetch(id, &mut left, size, &mut batch, end)? {
             for (at, entry) in batch.entries().iter().enumerate() {
                 if let Some(ahead) = batch.entries().get(at + AHEAD) {
-                    engine.journal.prefetch(ahead.location.get());
+                    engine.journal.prefetch_all(ahead.location.get());
                 }
                 let position = entry.location.get();
                 let flow = if is_plain
@@ -105,7 +106,7 @@ impl Ground<'_> {
         let resolve = |location| engine.key_at(location);
         let fetch = |entries: &[Entry]| {
             for entry in entries.iter().take(AHEAD) {
-                engine.journal.prefetch(entry.location.get());
+                engine.journal.prefetch_all(entry.location.get());
             }
         };
         engine.with_order_of(self.space, id, |order| match end {

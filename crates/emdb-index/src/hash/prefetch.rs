@@ -1,5 +1,7 @@
 //! Asks the processor to load a cache line early, where it can be asked.
 
+use std::ops::Range;
+
 const LINE_BYTES: usize = 64;
 
 /// Begins to load the first cache line of `what`.
@@ -28,11 +30,29 @@ impl Place {
         }
     }
 
+    #[inline]
+    pub(crate) fn bytes(self) -> usize {
+        self.bytes
+    }
+
     /// Begins to load all of its cache lines. It need not be there any more.
     #[inline]
     pub(crate) fn prefetch(self) {
         for at in (0..self.bytes).step_by(LINE_BYTES) {
             prefetch_line(self.start.wrapping_add(at));
+        }
+    }
+
+    /// Begins to load the cache lines of some of its bytes.
+    #[inline]
+    pub(crate) fn prefetch_part(self, part: Range<usize>) {
+        let end = part.end.min(self.bytes);
+        for at in (part.start..end).step_by(LINE_BYTES) {
+            prefetch_line(self.start.wrapping_add(at));
+        }
+        // It need not begin where a line does.
+        if part.start < end {
+            prefetch_line(self.start.wrapping_add(end - 1));
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::{Error, Location};
 
 use super::{
     OrderedIndex,
-    directory::{Directory, LEAVES_FILLED, Pin},
+    directory::{Directory, LEAVES_FILLED, Pin, Shoot},
     draft::Draft,
     fence::Bytes,
     key::{Slot, Stub, common_len},
@@ -35,6 +35,7 @@ const RUN: usize = 1024;
 /// ```
 pub struct OrderedBuilder {
     directory: Directory,
+    shoots: Vec<Shoot>,
     /// The leaves of the branch to come.
     leaves: Vec<(Bytes, Leaf)>,
     len: u64,
@@ -64,6 +65,7 @@ impl OrderedBuilder {
     pub fn new() -> Self {
         Self {
             directory: Directory::new(),
+            shoots: Vec::new(),
             leaves: Vec::new(),
             len: 0,
             low: Bytes::default(),
@@ -99,6 +101,7 @@ impl OrderedBuilder {
     #[must_use]
     pub fn finish(mut self) -> OrderedIndex {
         self.seal(None);
+        self.directory.graft(self.shoots, &Pin::new());
         OrderedIndex::of(self.directory, self.len)
     }
 
@@ -128,7 +131,7 @@ impl OrderedBuilder {
         self.leaves.push((std::mem::take(&mut self.low), leaf));
         if is_last || self.leaves.len() >= LEAVES_FILLED {
             let leaves = std::mem::take(&mut self.leaves);
-            self.directory.push(leaves, &Pin::new());
+            self.shoots.extend(self.directory.sprout(leaves));
         }
         self.keys.clear();
         self.ends.clear();

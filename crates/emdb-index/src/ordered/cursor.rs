@@ -292,11 +292,14 @@ impl OrderedIndex {
         let pin = Pin::new();
         while !range.is_done {
             let upper = &range.upper;
+            let mut near = None;
             let node = match is_back {
-                false => Some(
-                    self.directory
-                        .find(range.lower.key().unwrap_or_default(), &pin),
-                ),
+                false => {
+                    let key = range.lower.key().unwrap_or_default();
+                    let (node, around) = self.directory.find_near(key, max, &pin);
+                    near = around;
+                    Some(node)
+                }
                 true if upper.is_included() => {
                     upper.key().map(|key| self.directory.find(key, &pin))
                 }
@@ -306,7 +309,7 @@ impl OrderedIndex {
                 range.is_done = true;
                 break;
             };
-            let mut seen = copy(&node, range, max.max(1), out, resolve, is_back)?;
+            let mut seen = copy((&node, near), range, max.max(1), out, resolve, is_back)?;
             fetch(&out.entries);
             if seen.is_first_unsure {
                 if let Err(error) = out.settle_first(range, resolve) {
@@ -372,7 +375,7 @@ impl RangeBatch {
 
 #[inline]
 fn copy<K: AsRef<[u8]>, E>(
-    node: &Node<'_>,
+    (node, near): (&Node<'_>, Option<usize>),
     range: &RangeCursor<'_>,
     max: usize,
     out: &mut RangeBatch,
@@ -389,7 +392,7 @@ fn copy<K: AsRef<[u8]>, E>(
             .key()
             .filter(|key| !is_back || *key >= node.low().as_slice());
         let mut is_first_unsure = false;
-        let start = match lower.map(|key| (key, leaf.seek(key))) {
+        let start = match lower.map(|key| (key, leaf.seek(key, near))) {
             None => 0,
             Some((_, Sought::Found(at))) => at + usize::from(!range.lower.is_included()),
             Some((_, Sought::Absent(at))) => at,

@@ -1,15 +1,17 @@
-//! Which leaf holds a key: a skip list of branches, each a short sorted block of
-//! leaves, by their lower bounds.
+//! Which leaf holds a key: a skip list of trunks, each a short sorted block of branches,
+//! each of these one of leaves, by their lower bounds.
 //!
-//! Branches do not change; another one takes the place of a branch whose leaves
-//! change. So the skip list stays short, and its nodes in the processor's caches.
+//! Blocks do not change; others take the place of a branch whose leaves change, and of
+//! its trunk. So the skip list stays very short, and a search looks at words that lie
+//! side by side.
 //!
-//! Invariant: for every key, at every moment, the last fence at or below it
-//! belongs to a branch, and the last bound there at or below it to a leaf, that covers it.
+//! Invariant: for every key, at every moment, the last fence at or below it belongs to a
+//! trunk, the last bound there at or below it to a branch, and the last one there to a
+//! leaf, that covers it.
 //! Several leaves may cover a key for a while; then all of them are closed,
 //! locked or retired, and do not change.
 
-use std::ops::Bound;
+use std::{ops::Bound, sync::Arc as Shared};
 
 use crate::{
     hash::Place,
@@ -18,7 +20,7 @@ use crate::{
 
 use super::{
     fence::{Bytes, Fence},
-    key::{Stub, common_len, count_below},
+    key::{NEAR, Stub, common_len, count_below},
     leaf::{Leaf, State},
 };
 
@@ -33,21 +35,28 @@ use list::Held;
 
 pub(super) use list::{Arc, Pin};
 
-/// The most leaves of a branch.
-#[cfg(not(loom))]
-const LEAVES_MAX: usize = 48;
-#[cfg(loom)]
-const LEAVES_MAX: usize = 2;
-/// To how much branches are filled.
-pub(super) const LEAVES_FILLED: usize = LEAVES_MAX - LEAVES_MAX / 4;
-/// With fewer, a branch is merged with the next one.
-const LEAVES_MIN: usize = LEAVES_MAX / 4;
+/// The most children of a block.
+const CHILDREN_MAX: usize = match (cfg!(loom), cfg!(test)) {
+    (false, false) => 48,
+    (false, true) => 4,
+    (true, _) => 2,
+};
+/// With fewer, a block is merged with the next one.
+const CHILDREN_MIN: usize = CHILDREN_MAX / 4;
+/// To how much blocks are filled.
+const CHILDREN_FILLED: usize = CHILDREN_MAX - CHILDREN_MAX / 4;
+/// How many leaves a new branch should have.
+pub(super) const LEAVES_FILLED: usize = CHILDREN_FILLED;
 
 /// A word for the height and the references, two for the tower, and what the
-/// allocator adds to a node and to both of its blocks.
-const NODE_OVERHEAD: usize = 8 + 16 + 3 * 16;
-/// The counts of an `Arc`, and what the allocator adds to it and to the words.
-const LEAF_OVERHEAD: usize = 16 + 2 * 16;
+/// allocator adds to a node.
+const NODE_OVERHEAD: usize = 8 + 16 + 16;
+/// The counts of an `Arc`, and what the allocator adds to it.
+const SHARED_OVERHEAD: usize = 16 + 16;
+/// What the allocator adds to the parts of a block.
+const BLOCK_OVERHEAD: usize = 3 * 16;
+/// The same, and what it adds to the words.
+const LEAF_OVERHEAD: usize = SHARED_OVERHEAD + 16;
 
 pub(super) struct Directory {
     list: list::List,
@@ -55,69 +64,182 @@ pub(super) struct Directory {
     bytes: AtomicU64,
 }
 
-/// Some leaves that lie side by side. Never empty.
+/// Some leaves or branches that lie side by side. Never empty.
 ///
-/// Between two of its leaves, the bound of the second is the end of the first. So a
-/// search ends here, and all that it needs of the leaf can be loaded at once.
-pub(super) struct Branch {
+/// Between two of its children, the bound of the second is the end of the first. So a
+/// search ends here, and all that it needs of the child can be loaded at once.
+pub(super) struct Block<T> {
     /// All bounds but the first begin with it.
     prefix: Bytes,
     /// The first bytes after the prefix of all bounds but the first.
     heads: Box<[u64]>,
-    /// All keys of a leaf are at or above.
+    /// All keys of a child are at or above.
     lows: Box<[Bytes]>,
-    leaves: Box<[Child]>,
-    /// All keys of its last leaf are below.
+    children: Box<[T]>,
+    /// All keys of its last child are below.
     high: Option<Bytes>,
 }
 
-/// A leaf, and where its words are.
-struct Child {
-    leaf: Arc<Leaf>,
+type Trunk = Block<Limb>;
+type Branch = Block<Twig>;
+
+/// A branch, and where its heads and its twigs are.
+#[derive(Clone)]
+struct Limb {
+    branch: Shared<Branch>,
     heads: Place,
+    twigs: Place,
 }
+
+/// A leaf, where its words are, and about how many slots it has.
+#[derive(Clone)]
+struct Twig {
+    leaf: Arc<Leaf>,
+    words: Place,
+    len: usize,
+}
+
+/// Leaves that are to become a part of a directory.
+pub(super) struct Shoot(Bytes, Limb);
 
 /// A leaf in the directory, or one that was there a moment ago.
 pub(super) struct Node<'g> {
-    branch: Held<'g>,
+    trunk: Held<'g>,
+    /// Where its branch is in the trunk.
+    branch_at: usize,
     /// Where it is in the branch.
     at: usize,
+    /// What the branch would have as the head of the key that was looked for.
+    head: Option<u64>,
 }
 
 impl Node<'_> {
     #[inline]
+    fn branch(&self) -> &Branch {
+        &self.trunk.trunk().children[self.branch_at].branch
+    }
+
+    #[inline]
     pub(super) fn leaf(&self) -> &Leaf {
-        &self.branch.branch().leaves[self.at].leaf
+        &self.branch().children[self.at].leaf
+    }
+
+    /// Begins to load all that a search in the leaf may look at.
+    #[inline]
+    fn prefetch(&self) {
+        if let Some(twig) = self.branch().children.get(self.at) {
+            twig.leaf.prefetch();
+            twig.words.prefetch_part(0..twig.words.bytes() / 2);
+        }
+    }
+
+    /// Begins to load what a search for the key is likely to look at, and so many slots from
+    /// there on. Returns about which slot the key has.
+    #[inline]
+    fn prefetch_near(&self, count: usize) -> Option<usize> {
+        const WORD_BYTES: usize = size_of::<u64>();
+        let twig = self.branch().children.get(self.at)?;
+        let Some(share) = self.branch().share(self.at, self.head) else {
+            self.prefetch();
+            return None;
+        };
+        twig.leaf.prefetch();
+        let near = share.of(twig.len);
+        let (start, end) = (near.saturating_sub(NEAR), near + NEAR);
+        let tails = twig.words.bytes() / 2;
+        let heads = start * WORD_BYTES..tails.min(end * WORD_BYTES);
+        twig.words.prefetch_part(heads);
+        let end = tails + (end + count) * WORD_BYTES;
+        twig.words.prefetch_part(tails + start * WORD_BYTES..end);
+        Some(near)
     }
 
     /// To keep the leaf for longer than the pin.
     pub(super) fn shared_leaf(&self) -> Arc<Leaf> {
-        Arc::clone(&self.branch.branch().leaves[self.at].leaf)
+        Arc::clone(&self.branch().children[self.at].leaf)
     }
 
     /// All keys of the leaf are at or above.
     #[inline]
     pub(super) fn low(&self) -> &Bytes {
-        &self.branch.branch().lows[self.at]
+        &self.branch().lows[self.at]
     }
 
     /// All keys of the leaf are below.
     #[inline]
     pub(super) fn high(&self) -> Option<&Bytes> {
-        self.branch.branch().high_of(self.at)
+        let branch = self.branch();
+        branch.lows.get(self.at + 1).or(branch.high.as_ref())
+    }
+
+    /// Whether there is another leaf behind it in its trunk. The search that led here has
+    /// compared that one's bound then.
+    #[inline]
+    fn is_followed(&self) -> bool {
+        let trunk = self.trunk.trunk();
+        self.at + 1 < self.branch().children.len() || self.branch_at + 1 < trunk.children.len()
     }
 }
 
-impl Branch {
+impl Limb {
     fn new(leaves: Vec<(Bytes, Arc<Leaf>)>) -> Self {
         let high = leaves.last().and_then(|(_, leaf)| leaf.high().cloned());
-        let (lows, leaves): (Vec<Bytes>, Vec<_>) = leaves
-            .into_iter()
-            .map(|(low, leaf)| {
-                let heads = leaf.place_of_heads();
-                (low, Child { leaf, heads })
-            })
-            .unzip();
+        let twigs = leaves.into_iter().map(|(low, leaf)| {
+            let (words, len) = (leaf.place_of_words(), leaf.len());
+            (low, Twig { leaf, words, len })
+        });
+        let branch = Shared::new(Block::new(twigs, high));
+        let (heads, twigs) = (Place::of(&branch.heads), Place::of(&branch.children));
+        Self {
+            branch,
+            heads,
+            twigs,
+        }
+    }
+
+    /// Begins to load what a search in the branch is likely to look at.
+    #[inline]
+    fn prefetch(&self, share: Option<Share>) {
+        /// How many twigs a guess is off.
+        const NEAR: usize = 4;
+        Place::of(std::slice::from_ref(&*self.branch)).prefetch();
+        self.heads.prefetch();
+        if let Some(share) = share {
+            let near = share.of(self.twigs.bytes() / size_of::<Twig>());
+            let (start, end) = (near.saturating_sub(NEAR), near + NEAR);
+            let part = start * size_of::<Twig>()..end * size_of::<Twig>();
+            self.twigs.prefetch_part(part);
+        }
+    }
+
+    fn leaves(&self) -> impl Iterator<Item = (Bytes, Arc<Leaf>)> + '_ {
+        let twigs = self.branch.entries();
+        twigs.map(|(low, twig)| (low, twig.leaf))
+    }
+
+    /// The memory of the branch without its leaves.
+    fn bytes(&self) -> u64 {
+        self.branch.bytes() + SHARED_OVERHEAD as u64
+    }
+}
+
+impl Trunk {
+    fn of(limbs: Vec<(Bytes, Limb)>) -> Self {
+        let high = limbs.last().and_then(|(_, limb)| limb.branch.high.clone());
+        Self::new(limbs.into_iter(), high)
+    }
+
+    /// The memory of the trunk in the skip list without its branches.
+    fn node_bytes(&self) -> u64 {
+        // The fence has the first of the bounds, too.
+        let low = self.lows.first().map_or(0, Bytes::heap_bytes);
+        self.bytes() + (size_of::<Fence>() + NODE_OVERHEAD + low) as u64
+    }
+}
+
+impl<T> Block<T> {
+    fn new(children: impl Iterator<Item = (Bytes, T)>, high: Option<Bytes>) -> Self {
+        let (lows, children): (Vec<Bytes>, Vec<T>) = children.unzip();
         let inner = lows.get(1..).unwrap_or_default();
         let prefix = match (inner.first(), inner.last()) {
             (Some(first), Some(last)) => {
@@ -134,22 +256,23 @@ impl Branch {
             prefix: Bytes::new(prefix),
             heads: inner.iter().map(head).collect(),
             lows: lows.into(),
-            leaves: leaves.into(),
+            children: children.into(),
             high,
         }
     }
 
-    /// The last leaf whose bound is within `bound`, as that of the branch is.
+    /// The last child whose bound is within `bound`, as that of the block is; and what the
+    /// key's head would be.
     #[inline]
-    fn last(&self, bound: Bound<&[u8]>) -> usize {
+    fn last(&self, bound: Bound<&[u8]>) -> (usize, Option<u64>) {
         let (key, is_excluded) = match bound {
             Bound::Included(key) => (key, false),
             Bound::Excluded(key) => (key, true),
-            Bound::Unbounded => return self.heads.len(),
+            Bound::Unbounded => return (self.heads.len(), None),
         };
         let Some(rest) = key.strip_prefix(self.prefix.as_slice()) else {
             let is_below = key < self.prefix.as_slice();
-            return if is_below { 0 } else { self.heads.len() };
+            return (if is_below { 0 } else { self.heads.len() }, None);
         };
         let head = Stub::new(rest).head;
         let at = count_below(&self.heads, |other| *other < head);
@@ -165,35 +288,68 @@ impl Branch {
                     false => low.as_slice() <= key,
                 }
         });
-        at + within.count()
+        (at + within.count(), Some(head))
     }
 
-    /// The end of the leaf at `at`.
+    /// How far behind the bound of the child at `at` a key with that head is. Not known at
+    /// the ends.
     #[inline]
-    fn high_of(&self, at: usize) -> Option<&Bytes> {
-        self.lows.get(at + 1).or(self.high.as_ref())
+    fn share(&self, at: usize, head: Option<u64>) -> Option<Share> {
+        let below = *self.heads.get(at.checked_sub(1)?)?;
+        let above = *self.heads.get(at)?;
+        let behind = head?.saturating_sub(below) as f64;
+        Some(Share(behind / above.saturating_sub(below) as f64))
     }
 
-    fn entries(&self) -> impl Iterator<Item = (Bytes, Arc<Leaf>)> + '_ {
-        let leaves = self.leaves.iter().map(|child| Arc::clone(&child.leaf));
-        self.lows.iter().cloned().zip(leaves)
+    fn entries(&self) -> impl Iterator<Item = (Bytes, T)> + '_
+    where
+        T: Clone,
+    {
+        self.lows.iter().cloned().zip(self.children.iter().cloned())
     }
 
-    /// The memory of the branch without its leaves.
+    /// The memory of the block without its children.
     fn bytes(&self) -> u64 {
-        let node = size_of::<Fence>() + size_of::<Self>() + NODE_OVERHEAD;
         let heads = size_of_val(&*self.heads);
         let lows = size_of_val(&*self.lows);
-        // The fence has the first of them, too.
-        let all = self.lows.iter().chain(self.lows.first());
-        let all = all.chain(&self.high).chain([&self.prefix]);
+        let all = self.lows.iter().chain(&self.high).chain([&self.prefix]);
         let long: usize = all.map(Bytes::heap_bytes).sum();
-        (node + heads + lows + long + size_of_val(&*self.leaves)) as u64
+        let own = size_of::<Self>() + BLOCK_OVERHEAD;
+        (own + heads + lows + long + size_of_val(&*self.children)) as u64
+    }
+}
+
+/// What a key would have below it between two bounds if all keys were spread evenly: from
+/// nothing, 0, to everything, 1.
+#[derive(Clone, Copy)]
+struct Share(f64);
+
+impl Share {
+    /// How many of `count` children.
+    #[inline]
+    fn of(self, count: usize) -> usize {
+        ((self.0 * count as f64) as usize).min(count)
     }
 }
 
 fn leaf_bytes(leaf: &Leaf) -> u64 {
     (size_of::<Leaf>() + LEAF_OVERHEAD + leaf.heap_bytes()) as u64
+}
+
+fn bytes_of(limbs: &[(Bytes, Limb)]) -> u64 {
+    limbs.iter().map(|(_, limb)| limb.bytes()).sum()
+}
+
+/// Cuts children into as many as a block should have, the last ones first.
+fn cut<T>(mut entries: Vec<T>) -> impl DoubleEndedIterator<Item = Vec<T>> {
+    let mut pieces = Vec::new();
+    while !entries.is_empty() {
+        pieces.push(match entries.len() {
+            ..=CHILDREN_MAX => std::mem::take(&mut entries),
+            len => entries.split_off(len - len / len.div_ceil(CHILDREN_FILLED)),
+        });
+    }
+    pieces.into_iter()
 }
 
 impl Directory {
@@ -208,12 +364,37 @@ impl Directory {
     /// The leaf that covers a key.
     #[inline]
     pub(super) fn find<'g>(&'g self, key: &[u8], pin: &'g Pin) -> Node<'g> {
+        self.find_then(key, pin, Node::prefetch)
+    }
+
+    /// The leaf that covers a key, and about which slot it has there, for a scan of so many.
+    #[inline]
+    pub(super) fn find_near<'g>(
+        &'g self,
+        key: &[u8],
+        count: usize,
+        pin: &'g Pin,
+    ) -> (Node<'g>, Option<usize>) {
+        let mut near = None;
+        let node = self.find_then(key, pin, |node| near = node.prefetch_near(count));
+        (node, near)
+    }
+
+    /// As `find`; calls `prefetch` before it is sure.
+    #[inline]
+    fn find_then<'g>(
+        &'g self,
+        key: &[u8],
+        pin: &'g Pin,
+        mut prefetch: impl FnMut(&Node<'g>),
+    ) -> Node<'g> {
         let mut turn = 0;
         loop {
-            if let Some(node) = self.last(Bound::Included(key), pin)
-                && node.high().is_none_or(|high| key < high.as_slice())
-            {
-                return node;
+            if let Some(node) = self.last(Bound::Included(key), pin) {
+                prefetch(&node);
+                if node.is_followed() || node.high().is_none_or(|high| key < high.as_slice()) {
+                    return node;
+                }
             }
             pause(&mut turn);
         }
@@ -230,6 +411,7 @@ impl Directory {
         let mut turn = 0;
         loop {
             if let Some(node) = self.last(bound, pin) {
+                node.prefetch();
                 let covers = match (node.high(), key) {
                     (None, _) => true,
                     (Some(_), None) => false,
@@ -246,13 +428,17 @@ impl Directory {
     #[inline]
     fn last<'g>(&'g self, bound: Bound<&[u8]>, pin: &'g Pin) -> Option<Node<'g>> {
         let held = self.list.last(bound, pin)?;
-        let branch = held.branch();
-        let at = branch.last(bound);
-        if let Some(child) = branch.leaves.get(at) {
-            child.leaf.prefetch();
-            child.heads.prefetch();
-        }
-        Some(Node { branch: held, at })
+        let trunk = held.trunk();
+        let (branch_at, head) = trunk.last(bound);
+        let limb = trunk.children.get(branch_at)?;
+        limb.prefetch(trunk.share(branch_at, head));
+        let (at, head) = limb.branch.last(bound);
+        Some(Node {
+            trunk: held,
+            branch_at,
+            at,
+            head,
+        })
     }
 
     /// Puts closed leaves in the place of others, side by side, that cover the
@@ -269,36 +455,50 @@ impl Directory {
             .collect();
         let opened: Vec<_> = new.iter().map(|(_, leaf)| Arc::clone(leaf)).collect();
 
-        // The branch they were found in may have been exchanged since.
-        let node = self.find(first.low().as_slice(), pin);
-        let at = node.at;
-        let mut entries: Vec<_> = node.branch.branch().entries().collect();
-        let mut branches = vec![node.branch];
-        let count = (entries.len() + new.len()).saturating_sub(old.len());
-        if at + old.len() > entries.len() || count < LEAVES_MIN {
-            let high = branches[0].branch().high.as_ref();
-            let next = high.map(|high| self.find(high.as_slice(), pin).branch);
-            if let Some(next) = next {
-                entries.extend(next.branch().entries());
-                branches.push(next);
+        // The trunk they were found in may have been exchanged since.
+        let Node {
+            trunk,
+            branch_at,
+            at,
+            ..
+        } = self.find(first.low().as_slice(), pin);
+        let mut limbs: Vec<_> = trunk.trunk().entries().collect();
+        let mut trunks = vec![trunk];
+        let mut leaves: Vec<_> = limbs[branch_at].1.leaves().collect();
+        let mut branches_end = branch_at + 1;
+        let count = (leaves.len() + new.len()).saturating_sub(old.len());
+        if at + old.len() > leaves.len() || count < CHILDREN_MIN {
+            if branches_end == limbs.len() {
+                self.take_next(&mut trunks, &mut limbs, pin);
+            }
+            if let Some((_, next)) = limbs.get(branches_end) {
+                leaves.extend(next.leaves());
+                branches_end += 1;
             }
         }
-        let end = entries.len().min(at + old.len());
-        let gone: u64 = entries[at..end]
-            .iter()
-            .map(|(_, leaf)| leaf_bytes(leaf))
-            .sum();
+        let end = leaves.len().min(at + old.len());
+        let gone = leaves[at..end].iter().map(|(_, leaf)| leaf_bytes(leaf));
+        let gone = gone.sum::<u64>() + bytes_of(&limbs[branch_at..branches_end]);
         let added: u64 = new.iter().map(|(_, leaf)| leaf_bytes(leaf)).sum();
-        entries.splice(at..end, new);
+        leaves.splice(at..end, new);
+        let grown: Vec<_> = cut(leaves)
+            .rev()
+            .filter_map(|leaves| Some((leaves.first()?.0.clone(), Limb::new(leaves))))
+            .collect();
+        let added = added + bytes_of(&grown);
+        limbs.splice(branch_at..branches_end, grown);
+        if limbs.len() < CHILDREN_MIN && trunks.len() == 1 {
+            self.take_next(&mut trunks, &mut limbs, pin);
+        }
 
         self.bytes.fetch_add(added, Ordering::Relaxed);
-        self.add(entries, pin);
-        // From behind: what is removed leaves its keys to the first new branch,
+        self.add(limbs, pin);
+        // From behind: what is removed leaves its keys to the first new trunk,
         // which hides the first old one.
-        for branch in branches.iter().rev() {
-            let bytes = branch.branch().bytes();
+        for trunk in trunks.iter().rev() {
+            let bytes = trunk.trunk().node_bytes();
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            self.list.remove(branch);
+            self.list.remove(trunk);
         }
         self.bytes.fetch_sub(gone, Ordering::Relaxed);
         // Only now: whoever still finds an old leaf must not miss a change.
@@ -307,40 +507,62 @@ impl Directory {
         }
     }
 
-    /// Adds leaves for good, above all others, before anyone else knows this directory.
-    pub(super) fn push(&self, leaves: Vec<(Bytes, Leaf)>, pin: &Pin) {
+    /// Adds the next trunk, and its branches, to those that are exchanged.
+    fn take_next<'g>(
+        &'g self,
+        trunks: &mut Vec<Held<'g>>,
+        limbs: &mut Vec<(Bytes, Limb)>,
+        pin: &'g Pin,
+    ) {
+        let high = limbs.last().and_then(|(_, limb)| limb.branch.high.as_ref());
+        if let Some(next) = high.map(|high| self.find(high.as_slice(), pin).trunk) {
+            limbs.extend(next.trunk().entries());
+            trunks.push(next);
+        }
+    }
+
+    /// Makes a branch of leaves, and opens them, for a directory that nobody else knows yet.
+    pub(super) fn sprout(&self, leaves: Vec<(Bytes, Leaf)>) -> Option<Shoot> {
         let open = |(low, leaf): (Bytes, Leaf)| {
             self.bytes.fetch_add(leaf_bytes(&leaf), Ordering::Relaxed);
             leaf.lock().state = State::Open;
             (low, Arc::new(leaf))
         };
-        self.add(leaves.into_iter().map(open).collect(), pin);
+        let leaves: Vec<_> = leaves.into_iter().map(open).collect();
+        let low = leaves.first()?.0.clone();
+        let limb = Limb::new(leaves);
+        self.bytes.fetch_add(limb.bytes(), Ordering::Relaxed);
+        Some(Shoot(low, limb))
     }
 
-    /// Adds branches of these leaves.
-    fn add(&self, mut leaves: Vec<(Bytes, Arc<Leaf>)>, pin: &Pin) {
-        // From behind: until the first new branch is there, the old one covers
+    /// Adds branches of its own for good, side by side, before anyone else knows this directory.
+    pub(super) fn graft(&self, shoots: impl IntoIterator<Item = Shoot>, pin: &Pin) {
+        let limbs = shoots.into_iter().map(|Shoot(low, limb)| (low, limb));
+        self.add(limbs.collect(), pin);
+    }
+
+    /// Adds trunks of these branches.
+    fn add(&self, limbs: Vec<(Bytes, Limb)>, pin: &Pin) {
+        // From behind: until the first new trunk is there, the old one covers
         // what the others do not.
-        while !leaves.is_empty() {
-            let pieces = match leaves.len() {
-                ..=LEAVES_MAX => 1,
-                count => count.div_ceil(LEAVES_FILLED),
-            };
-            let piece = leaves.split_off(leaves.len() - leaves.len() / pieces);
-            let Some((low, _)) = piece.first() else {
+        for limbs in cut(limbs) {
+            let Some((low, _)) = limbs.first() else {
                 return;
             };
             // Relaxed: those of one bound are given out under the structure mutex.
             let version = self.versions.fetch_add(1, Ordering::Relaxed);
             let low = low.clone();
-            let branch = Branch::new(piece);
-            self.bytes.fetch_add(branch.bytes(), Ordering::Relaxed);
-            self.list.add(Fence { low, version }, branch, pin);
+            let trunk = Trunk::of(limbs);
+            self.bytes.fetch_add(trunk.node_bytes(), Ordering::Relaxed);
+            self.list.add(Fence { low, version }, trunk, pin);
         }
     }
 
-    /// The memory of all leaves and branches, in bytes.
+    /// The memory of all leaves, branches and trunks, in bytes.
     pub(super) fn memory_bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -1,12 +1,13 @@
 //! Where the range of a leaf begins: the keys of the skip list.
 
-use std::{borrow::Borrow, cmp::Ordering};
+use std::{borrow::Borrow, cmp::Ordering, sync::Arc};
 
-/// A few bytes, kept in place if they are short, as most bounds are.
+/// A few bytes, kept in place if they are short, as most bounds are; else shared, as a bound
+/// is in several places.
 #[derive(Clone, Debug)]
 pub(super) enum Bytes {
     Short { len: u8, bytes: [u8; SHORT] },
-    Long(Box<[u8]>),
+    Long(Arc<[u8]>),
 }
 
 /// As many as fit beside the length and the tag in three words.

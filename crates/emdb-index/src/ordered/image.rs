@@ -23,7 +23,7 @@
 //! A leaf ends where the next one begins. Opening checks all of it and makes
 //! leaves of it; nothing refers to the image then.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::{OnceLock, atomic::AtomicUsize};
 
 use crate::{Error, Location, primitive::Ordering};
 
@@ -152,12 +152,13 @@ impl OrderedIndex {
     pub fn from_image(bytes: &[u8], max_position: u64) -> Result<Self, Error> {
         let groups = groups(bytes).ok_or(Error::Damaged)?;
         let directory = Directory::new();
+        let shoots: Vec<_> = groups.iter().map(|_| OnceLock::new()).collect();
         let taken = AtomicUsize::new(0);
         let work = || {
             let mut count = 0;
             // Relaxed: only which groups are left.
             while let at = taken.fetch_add(1, Ordering::Relaxed)
-                && let Some(group) = groups.get(at)
+                && let (Some(group), Some(place)) = (groups.get(at), shoots.get(at))
             {
                 let next = groups.get(at + 1).map(|next| next.bytes);
                 let leaves = group.leaves(at == 0, next, max_position)?;
@@ -165,11 +166,14 @@ impl OrderedIndex {
                     .iter()
                     .map(|(_, leaf)| leaf.len() as u64)
                     .sum::<u64>();
-                directory.push(leaves, &Pin::new());
+                // Nobody else has taken this group.
+                let _ = place.set(directory.sprout(leaves)?);
             }
             Some(count)
         };
         let count = in_threads(groups.len() / GROUPS_A_THREAD, work).ok_or(Error::Damaged)?;
+        let shoots = shoots.into_iter().filter_map(OnceLock::into_inner);
+        directory.graft(shoots, &Pin::new());
         Ok(Self::of(directory, count))
     }
 }

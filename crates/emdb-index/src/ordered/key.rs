@@ -202,6 +202,28 @@ pub(super) fn count_below<T>(words: &[T], is_below: impl Fn(&T) -> bool) -> usiz
     before * LINE + line.map(is_below).sum::<usize>()
 }
 
+/// How far a guess may be off for a search to end around it: a few times the distance
+/// between a key and where it would be if the keys were spread evenly.
+pub(super) const NEAR: usize = 12;
+
+/// As `count_below`, where it is likely to be `near`.
+#[inline]
+pub(super) fn count_below_near<T>(
+    words: &[T],
+    near: usize,
+    is_below: impl Fn(&T) -> bool,
+) -> usize {
+    let start = near.saturating_sub(NEAR);
+    let end = near.saturating_add(NEAR).min(words.len());
+    if let Some(around @ [first, .., last]) = words.get(start..end)
+        && (start == 0 || is_below(first))
+        && (end == words.len() || !is_below(last))
+    {
+        return start + count_below(around, is_below);
+    }
+    count_below(words, is_below)
+}
+
 /// How many bytes two keys have in common at their beginnings.
 pub(super) fn common_len(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
@@ -209,7 +231,7 @@ pub(super) fn common_len(a: &[u8], b: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{Slot, Stub};
+    use super::{Slot, Stub, count_below, count_below_near};
     use crate::Location;
 
     #[test]
@@ -254,5 +276,20 @@ mod tests {
         assert!(verified.is_verified());
         assert!(verified.with_stub(Stub::new(b"ey")).is_verified());
         assert!(!verified.with_location(other).is_verified());
+    }
+
+    #[test]
+    fn a_guess_changes_nothing_but_where_is_looked_first() {
+        for len in [0, 1, 5, 12, 40, 96, 128] {
+            let words: Vec<u64> = (0..len).map(|at| at / 3 * 10).collect();
+            for sought in 0..len * 4 + 2 {
+                let is_below = |word: &u64| *word < sought;
+                let count = words.partition_point(is_below);
+                assert_eq!(count_below(&words, is_below), count);
+                for near in [0, 3, 11, 12, 13, 50, 90, 127, 128, 200, usize::MAX] {
+                    assert_eq!(count_below_near(&words, near, is_below), count);
+                }
+            }
+        }
     }
 }

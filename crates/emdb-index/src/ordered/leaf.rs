@@ -17,7 +17,7 @@ use crate::{
 
 use super::{
     fence::Bytes,
-    key::{Slot, Stub, count_below},
+    key::{Slot, Stub, count_below, count_below_near},
 };
 
 /// The most slots of a leaf.
@@ -34,11 +34,11 @@ pub(super) const SLOTS_MAX: usize = 2;
 pub(super) struct Leaf {
     /// Odd while slots change.
     sequence: AtomicU64,
+    len: AtomicU32,
     /// The stubs' heads, then as many tails.
     words: Box<[AtomicU64]>,
     /// All keys of the leaf begin with it.
     prefix: Bytes,
-    len: AtomicU32,
     writer: Mutex<Writer>,
     /// All keys of the leaf are below.
     high: Option<Bytes>,
@@ -167,8 +167,8 @@ impl Leaf {
         self.words.len() / 2
     }
 
-    pub(super) fn place_of_heads(&self) -> Place {
-        Place::of(self.words.get(..self.capacity()).unwrap_or_default())
+    pub(super) fn place_of_words(&self) -> Place {
+        Place::of(&self.words)
     }
 
     /// Begins to load what readers look at, but for the slots.
@@ -214,22 +214,22 @@ impl Leaf {
         key: &[u8],
         resolve: &mut impl FnMut(Location) -> Result<K, E>,
     ) -> Result<Result<usize, usize>, E> {
-        match self.seek(key) {
+        match self.seek(key, None) {
             Sought::Found(at) => Ok(Ok(at)),
             Sought::Absent(at) => Ok(Err(at)),
             Sought::Tied(tied) => self.search_tied(tied, key, resolve),
         }
     }
 
-    /// What the leaf itself knows of where a key is.
+    /// What the leaf itself knows of where a key is: looks around the slot `near` first.
     #[inline]
-    pub(super) fn seek(&self, key: &[u8]) -> Sought {
+    pub(super) fn seek(&self, key: &[u8], near: Option<usize>) -> Sought {
         let Some(rest) = key.strip_prefix(self.prefix()) else {
             let is_below = key < self.prefix();
             return Sought::Absent(if is_below { 0 } else { self.len() });
         };
         let stub = Stub::new(rest);
-        let equals = self.equals(stub);
+        let equals = self.equals(stub, near);
         if equals.is_empty() {
             Sought::Absent(equals.start)
         } else if stub.is_whole() {
@@ -264,16 +264,20 @@ impl Leaf {
     /// Where a key is whose record is at `location`.
     pub(super) fn search_location(&self, key: &[u8], location: Location) -> Option<usize> {
         let rest = key.strip_prefix(self.prefix())?;
-        let mut equals = self.equals(Stub::new(rest));
+        let mut equals = self.equals(Stub::new(rest), None);
         equals.find(|at| self.slot(*at).is_at(location))
     }
 
     /// The slots with that stub; if there are none, where they would be.
     #[inline]
-    fn equals(&self, stub: Stub) -> Range<usize> {
+    fn equals(&self, stub: Stub, near: Option<usize>) -> Range<usize> {
         let len = self.len();
         let heads = self.words.get(..len).unwrap_or_default();
-        let start = count_below(heads, |head| head.load(Ordering::Relaxed) < stub.head);
+        let is_below = |head: &AtomicU64| head.load(Ordering::Relaxed) < stub.head;
+        let start = match near {
+            Some(near) => count_below_near(heads, near, is_below),
+            None => count_below(heads, is_below),
+        };
         if start == len || self.head(start) != stub.head {
             return start..start;
         }

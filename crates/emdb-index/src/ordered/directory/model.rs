@@ -7,17 +7,17 @@ use loom::sync::Mutex;
 
 use crate::primitive::lock;
 
-use super::{Branch, Fence};
+use super::{Fence, Trunk};
 
 pub(in crate::ordered) use loom::sync::Arc;
 
-pub(super) struct List(Mutex<BTreeMap<Fence, Arc<Branch>>>);
+pub(super) struct List(Mutex<BTreeMap<Fence, Arc<Trunk>>>);
 
 pub(in crate::ordered) struct Pin;
 
 pub(super) struct Held<'g> {
     fence: Fence,
-    branch: Arc<Branch>,
+    trunk: Arc<Trunk>,
     list: PhantomData<&'g List>,
 }
 
@@ -28,8 +28,8 @@ impl Pin {
 }
 
 impl Held<'_> {
-    pub(super) fn branch(&self) -> &Branch {
-        &self.branch
+    pub(super) fn trunk(&self) -> &Trunk {
+        &self.trunk
     }
 }
 
@@ -45,19 +45,19 @@ impl List {
             Bound::Excluded(key) => fence.low.as_slice() < key,
             Bound::Unbounded => true,
         };
-        let (fence, branch) = list.iter().rfind(|(fence, _)| is_in(fence))?;
+        let (fence, trunk) = list.iter().rfind(|(fence, _)| is_in(fence))?;
         Some(Held {
             fence: fence.clone(),
-            branch: Arc::clone(branch),
+            trunk: Arc::clone(trunk),
             list: PhantomData,
         })
     }
 
-    pub(super) fn add(&self, fence: Fence, branch: Branch, _: &Pin) {
-        lock(&self.0).insert(fence, Arc::new(branch));
+    pub(super) fn add(&self, fence: Fence, trunk: Trunk, _: &Pin) {
+        lock(&self.0).insert(fence, Arc::new(trunk));
     }
 
-    pub(super) fn remove(&self, branch: &Held<'_>) {
-        lock(&self.0).remove(&branch.fence);
+    pub(super) fn remove(&self, trunk: &Held<'_>) {
+        lock(&self.0).remove(&trunk.fence);
     }
 }
