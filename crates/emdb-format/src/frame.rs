@@ -588,6 +588,18 @@ impl<'a> Frame<'a> {
         frame.get(head_and_key_len..).filter(|_| is_right)
     }
 
+    /// As [`plain_record`](Self::plain_record), for a frame at `lsn` whose checksum is right.
+    #[inline]
+    pub fn verified_plain_record(bytes: &[u8], stamp: Stamp, lsn: u64) -> Option<(&[u8], &[u8])> {
+        let [_, _, _, _, _, key_len, low, high] = *bytes.first_chunk::<8>()?;
+        let (key, value) = Self::plain_record(bytes)?;
+        let (head_len, value_len) = plain_value_len(low, high)?;
+        let frame = bytes.get(..head_len + usize::from(key_len) + value_len)?;
+        let (crc, covered) = frame.split_first_chunk::<CRC_LEN>()?;
+        let is_right = stamp.checksum_at(lsn, covered) == u32::from_le_bytes(*crc);
+        is_right.then_some((key, value))
+    }
+
     /// Bytes of the whole frame.
     #[inline]
     #[expect(clippy::len_without_is_empty, reason = "a frame is never empty")]

@@ -523,6 +523,17 @@ impl Journal {
         Frame::plain_record(self.core.extents.settled_bytes(position)?)
     }
 
+    /// As [`plain_record`](Self::plain_record), but `None` also if the frame is damaged.
+    #[inline]
+    pub fn verified_plain_record(&self, position: u64) -> Option<(&[u8], &[u8])> {
+        if self.core.seal.is_some() {
+            return None;
+        }
+        let bytes = self.core.extents.settled_bytes(position)?;
+        let lsn = self.core.base_lsn + position;
+        Frame::verified_plain_record(bytes, self.core.stamp, lsn)
+    }
+
     /// As [`plain_value`](Self::plain_value), but `None` also if the frame is damaged.
     #[inline]
     pub fn verified_plain_value(&self, position: u64, key: &[u8]) -> Option<&[u8]> {

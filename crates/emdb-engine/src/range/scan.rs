@@ -68,12 +68,16 @@ impl Ground<'_> {
                     engine.journal.prefetch_all(ahead.location.get());
                 }
                 let position = entry.location.get();
-                let flow = if is_plain
-                    && (entry.verified || is_verified)
-                    && position < self.upto
-                    && let Some((key, value)) = engine.journal.plain_record(position)
-                {
+                let record = match (is_plain && position < self.upto, entry.verified) {
+                    (false, _) => None,
+                    (true, false) if !is_verified => engine.journal.verified_plain_record(position),
+                    (true, _) => engine.journal.plain_record(position),
+                };
+                let flow = if let Some((key, value)) = record {
                     self.check()?;
+                    if !entry.verified {
+                        batch.set_verified(at, *entry);
+                    }
                     visit(key, value)
                 } else {
                     self.show(id, (at, *entry), &batch, &mut visit)?

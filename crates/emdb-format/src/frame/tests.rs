@@ -55,6 +55,9 @@ proptest! {
             prop_assert!(frame.namespace == 0 && frame.expires_at_ms.is_none());
             prop_assert!(frame.previous.is_none() && frame.kind == Kind::Put);
         }
+        let verified = Frame::verified_plain_record(&bytes, stamp, lsn);
+        prop_assert_eq!(verified, Frame::plain_record(&bytes));
+        prop_assert_eq!(Frame::verified_plain_record(&bytes, stamp, lsn ^ 1), None);
         if let Some(plain) = Frame::plain_value(&bytes, &key) {
             prop_assert_eq!(plain, &value[..]);
             prop_assert!(!tombstone && namespace == 0 && previous.is_none());
