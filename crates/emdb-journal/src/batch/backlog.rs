@@ -298,6 +298,10 @@ impl Core {
 
     /// The batch is over, and the backlog empty.
     pub(super) fn end_backlog(&self) {
+        if self.check_not_forked().is_err() {
+            // Neither the helper nor whoever has the lock came along.
+            return;
+        }
         let mut state = self.backlog.state();
         state.full_bytes = 0;
         let Some(helper) = state.helper.take() else {
