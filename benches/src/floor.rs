@@ -95,7 +95,7 @@ impl HandTable {
         };
         for number in 0..count {
             let at = number * FRAME_BYTES as u64;
-            let hash = table.hasher.hash(&records.key(number));
+            let hash = table.hasher.hash(records.key(number));
             table.insert(hash, at);
         }
         Ok(table)
