@@ -14,8 +14,8 @@ pub(super) const STEP: Duration = Duration::from_micros(500);
 const TIME: Duration = Duration::from_secs(2);
 /// The room, as a part of what the journal may grow by.
 const ROOM_PART: u64 = 5;
-/// What writers fill at least before they are slowed down, as a part of the growth at which a
-/// checkpoint is wanted.
+/// What writers fill behind a transaction that went beyond before they are slowed down, as a
+/// part of the growth at which a checkpoint is wanted.
 const FREE_PART: u64 = 2;
 
 /// How long a single write may take longer, at most: so no thread gets on by more than
@@ -69,12 +69,12 @@ impl Pace {
     /// For a checkpoint that is wanted at a position, the last one being of another.
     pub(super) fn new(growth: &Growth, last: u64, at: u64) -> Self {
         let room = growth.most / ROOM_PART;
+        let from = last.saturating_add(growth.most - room);
+        // A transaction may have gone beyond by itself: who writes after it goes on as ever for
+        // as long as a checkpoint usually takes.
+        let free = at.saturating_add(growth.wanted / FREE_PART);
         Self {
-            // A batch may have gone beyond by itself: who writes after it goes on as ever for
-            // as long as a checkpoint usually takes.
-            from: last
-                .saturating_add(growth.most - room)
-                .max(at.saturating_add(growth.wanted / FREE_PART)),
+            from: if at > from { free } else { from },
             room,
             since: None,
         }
@@ -116,6 +116,8 @@ mod tests {
     #[test]
     fn growth_ends_where_it_must_whatever_the_time() {
         check_end(&Growth::by_index(0), 512 * MIB, 960 * MIB);
+        // After a transaction, too, unless it went beyond that by itself.
+        check_end(&Growth::by_index(0), 768 * MIB, 960 * MIB);
         check_end(&Growth::by_index(308 * MIB), 462 * MIB, 960 * MIB);
         check_end(&Growth::by_index(1 << 30), 1536 * MIB, 3072 * MIB);
         check_end(&Growth::of(1), 1, 32 * MIB + 1);
