@@ -169,7 +169,11 @@ impl Engine {
     pub(crate) fn release_past(&self) {
         if self.catalog.past_count.load(Ordering::SeqCst) > 0 {
             let mut past = self.catalog.past();
-            past.retain(|space| space.release_past(|ended| self.snapshots.all_after(ended)));
+            // Loaded before the snapshots are looked at: what a batch ends that is still hidden
+            // belongs to whoever opens one now.
+            let hidden_from = self.journal.hidden_from();
+            let unneeded = |ended| ended < hidden_from && self.snapshots.all_after(ended);
+            past.retain(|space| space.release_past(unneeded));
             self.catalog.past_count.store(past.len(), Ordering::SeqCst);
         }
     }
