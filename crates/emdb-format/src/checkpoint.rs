@@ -33,7 +33,6 @@ use crate::varint::varint_len;
 const MAGIC: [u8; 8] = *b"emdbc2\r\n";
 const FIXED_LEN: usize = 8 + 4 + 4 + 16 + 8 + 8 + 4 + 8 + 16 + 8 + 4;
 const CRC_LEN: usize = 4;
-const TRAILER_LEN: usize = 8 + MAGIC.len();
 
 /// One namespace in a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +77,9 @@ pub struct CheckpointHead {
 }
 
 impl CheckpointHead {
+    /// Bytes at the end of a checkpoint file by which its head is found.
+    pub const TRAILER_LEN: usize = 8 + MAGIC.len();
+
     /// Bytes that [`encode`](Self::encode) gives; depends on names and ids only.
     pub fn encoded_len(&self) -> usize {
         let spaces: usize = self
@@ -142,12 +144,25 @@ impl CheckpointHead {
     }
 
     /// The trailer of a checkpoint file whose head begins at `offset`.
-    pub fn trailer(offset: u64) -> [u8; TRAILER_LEN] {
-        let mut bytes = [0; TRAILER_LEN];
+    pub fn trailer(offset: u64) -> [u8; Self::TRAILER_LEN] {
+        let mut bytes = [0; Self::TRAILER_LEN];
         let mut out = Writer::new(&mut bytes);
         // The buffer has exactly the room for both fields.
         let _ = out.u64(offset).and_then(|()| out.put(&MAGIC));
         bytes
+    }
+
+    /// Where the head begins in a checkpoint file with this trailer.
+    ///
+    /// # Errors
+    /// [`FormatError`] if it is none.
+    pub fn offset(trailer: &[u8]) -> Result<u64, FormatError> {
+        let mut reader = Reader::new(trailer, "checkpoint trailer");
+        let offset = reader.u64().map_err(|_| FormatError::Magic)?;
+        if reader.array::<8>()? != MAGIC {
+            return Err(FormatError::Magic);
+        }
+        Ok(offset)
     }
 
     /// Reads the head of a whole checkpoint file.
@@ -157,13 +172,9 @@ impl CheckpointHead {
     pub fn decode_file(file: &[u8]) -> Result<Self, FormatError> {
         let trailer = file
             .len()
-            .checked_sub(TRAILER_LEN)
+            .checked_sub(Self::TRAILER_LEN)
             .and_then(|at| file.get(at..));
-        let mut reader = Reader::new(trailer.unwrap_or(&[]), "checkpoint trailer");
-        let offset = reader.u64().map_err(|_| FormatError::Magic)?;
-        if reader.array::<8>()? != MAGIC {
-            return Err(FormatError::Magic);
-        }
+        let offset = Self::offset(trailer.unwrap_or(&[]))?;
         let head = usize::try_from(offset).ok().and_then(|at| file.get(at..));
         Self::decode(head.ok_or(FormatError::Truncated("checkpoint file"))?)
     }

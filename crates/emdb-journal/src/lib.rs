@@ -48,6 +48,7 @@ mod seal;
 #[cfg(not(feature = "encrypt"))]
 #[path = "seal/absent.rs"]
 mod seal;
+mod sidecar;
 #[allow(unsafe_code)]
 mod sys;
 
@@ -73,3 +74,4 @@ pub use options::{Options, SyncPolicy};
 pub use recovery::{Opening, Recovered, Replayed};
 #[cfg(feature = "encrypt")]
 pub use seal::Encryption;
+pub use sidecar::Sidecar;

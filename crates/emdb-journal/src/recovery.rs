@@ -16,10 +16,11 @@ use emdb_format::{
 use crate::error::Error;
 use crate::extent::{Extents, Map};
 use crate::journal::Journal;
-use crate::medium::{Medium, SidecarMemory};
+use crate::medium::Medium;
 use crate::opened::Opened;
 use crate::options::Options;
 use crate::seal::{Encryption, Seal};
+use crate::sidecar::Sidecar;
 use crate::sys;
 
 /// A journal between opening and use: read what it holds, then [`finish`](Self::finish).
@@ -241,12 +242,8 @@ impl Opening {
     }
 
     /// The sidecar, if there is one that can be read; it is only a cache.
-    pub fn sidecar(&self) -> Option<Box<dyn SidecarMemory>> {
-        let mut memory = self.medium.sidecar().ok().flatten()?;
-        match &self.seal {
-            None => Some(memory),
-            Some(seal) => seal.open_sidecar(&mut *memory),
-        }
+    pub fn sidecar(&self) -> Option<Sidecar<'_>> {
+        Sidecar::new(&*self.medium, self.seal.as_ref())
     }
 
     /// Whether there is a sidecar with anything in it, readable or not.

@@ -27,6 +27,8 @@ use emdb_format::{
 use crate::error::Error;
 use crate::opened::Opened;
 
+pub(crate) use sidecar::SealedSidecar;
+
 /// The key to an encrypted journal, and how a new one is encrypted.
 #[derive(Debug, Clone)]
 pub struct Encryption {

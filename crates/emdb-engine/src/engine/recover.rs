@@ -8,7 +8,7 @@ use crate::hash::KeyHasher;
 use dashmap::DashMap;
 use emdb_format::{CatalogChange, CheckpointHead, CheckpointSpace, FIRST_POSITION};
 use emdb_index::{Cursor, HashIndex, ImageMemory};
-use emdb_journal::{Frame, Kind, Opened, Opening, SidecarMemory};
+use emdb_journal::{Frame, Kind, Opened, Opening, Sidecar, SidecarMemory};
 
 use super::replay::{self, Change, LookBack};
 use super::{Catalog, Checkpoints, Engine, EngineOptions, Handle, Staging, StoredOrders, Timer};
@@ -132,8 +132,8 @@ impl Recovery {
         hasher: &KeyHasher,
         range_scans: bool,
     ) -> Option<(Self, u64)> {
-        let mut memory = opening.sidecar()?;
-        let head = CheckpointHead::decode_file(memory.bytes_mut()).ok()?;
+        let mut sidecar = opening.sidecar()?;
+        let head = checkpoint_head(&mut sidecar)?;
         let header = opening.header();
         let fits = head.database_id == header.database_id
             && head.generation == header.generation
@@ -152,13 +152,17 @@ impl Recovery {
         recovery.next_id = head.next_namespace;
         recovery.dead_bytes = head.dead_bytes;
         recovery.checkpoint = head.nonce;
+        let mut orders = range_scans.then(|| StoredOrders::new(&head));
         for space in &head.spaces {
-            let index = image(opening, &mut *memory, space, head.replay_from)?;
+            let index = image(&mut sidecar, space, head.replay_from)?;
             let restored = Space::from_checkpoint(space.name.clone(), space.id, index);
             restored.set_counts(space.records, space.logical_bytes);
             recovery.insert(restored);
+            if let Some(orders) = &mut orders {
+                orders.add(space, &mut sidecar);
+            }
         }
-        recovery.orders = range_scans.then(|| StoredOrders::new(memory, &head));
+        recovery.orders = orders;
         Some((recovery, head.replay_from))
     }
 
@@ -248,25 +252,24 @@ impl Recovery {
     }
 }
 
+fn checkpoint_head(sidecar: &mut Sidecar<'_>) -> Option<CheckpointHead> {
+    let len = sidecar.bytes_len();
+    let trailer_len = CheckpointHead::TRAILER_LEN as u64;
+    let trailer = sidecar.read(len.checked_sub(trailer_len)?, trailer_len)?;
+    let offset = CheckpointHead::offset(&trailer).ok()?;
+    let head = sidecar.read(offset, len.checked_sub(offset)?)?;
+    CheckpointHead::decode(&head).ok()
+}
+
 /// The image of one namespace's index.
 fn image(
-    opening: &Opening,
-    memory: &mut dyn SidecarMemory,
+    sidecar: &mut Sidecar<'_>,
     space: &CheckpointSpace,
     max_position: u64,
 ) -> Option<HashIndex> {
-    /// Smaller images are copied, so that many namespaces do not take many maps.
-    const COPY_BYTES: usize = 1 << 20;
-    let offset = usize::try_from(space.image_offset).ok()?;
     let len = usize::try_from(space.image_len).ok()?;
-    let bytes = memory.bytes_mut().get(offset..offset.checked_add(len)?)?;
-    // What was sealed has been copied, and would be opened all over again.
-    if len <= COPY_BYTES || opening.is_sealed() {
-        let copy = Image(Box::new(bytes.to_vec()));
-        return HashIndex::from_image(Box::new(copy), 0, len, max_position).ok();
-    }
-    let own = Image(opening.sidecar()?);
-    HashIndex::from_image(Box::new(own), offset, len, max_position).ok()
+    let image = Image(sidecar.open(space.image_offset, space.image_len)?);
+    HashIndex::from_image(Box::new(image), 0, len, max_position).ok()
 }
 
 struct Image(Box<dyn SidecarMemory>);

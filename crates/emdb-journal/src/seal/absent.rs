@@ -1,11 +1,12 @@
 //! What stands for sealing where the feature `encrypt` is off: nothing is ever sealed.
 
+use std::ops::Range;
+
 use emdb_format::{
     EPOCH_FRAME_LEN, EpochMark, Frame, FrameSpec, Header, Marker, SealedFrame, SealedLayout, Stamp,
 };
 
 use crate::error::Error;
-use crate::medium::SidecarMemory;
 use crate::opened::Opened;
 
 /// Cannot exist.
@@ -13,6 +14,9 @@ pub(crate) enum Encryption {}
 
 /// Cannot exist.
 pub(crate) enum Seal {}
+
+/// Cannot exist.
+pub(crate) enum SealedSidecar {}
 
 /// The way a sidecar is written.
 type Write<'a> = &'a mut dyn FnMut(&mut dyn std::io::Write) -> std::io::Result<()>;
@@ -136,7 +140,21 @@ impl Seal {
         match *self {}
     }
 
-    pub(crate) fn open_sidecar(&self, _: &mut dyn SidecarMemory) -> Option<Box<dyn SidecarMemory>> {
+    pub(crate) fn open_sidecar(&self, _: &[u8]) -> Option<SealedSidecar> {
+        match *self {}
+    }
+}
+
+impl SealedSidecar {
+    pub(crate) fn contents_len(&self) -> usize {
+        match *self {}
+    }
+
+    pub(crate) fn read(&mut self, _: &[u8], _: Range<usize>) -> Option<Vec<u8>> {
+        match *self {}
+    }
+
+    pub(crate) fn open(&self, _: &[u8], _: Range<usize>) -> Option<Vec<u8>> {
         match *self {}
     }
 }

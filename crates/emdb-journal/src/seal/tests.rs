@@ -214,3 +214,85 @@ fn a_part_of_a_sidecar_is_sealed_once_whatever_fails() {
     }
     assert_eq!(audit::repeated(), []);
 }
+
+/// A sidecar with so many bytes: itself, and what is in it.
+fn sidecar(journal: &Journal, len: usize) -> (Vec<u8>, Vec<u8>) {
+    let contents: Vec<u8> = (0..len).map(|at| (at * 31 % 251) as u8).collect();
+    let mut sealed = Vec::new();
+    let write = &mut |out: &mut dyn Write| {
+        contents
+            .chunks(100_000)
+            .try_for_each(|piece| out.write_all(piece))
+    };
+    let seal = journal.seal().unwrap();
+    seal.write_sidecar(journal.published(), &mut sealed, write)
+        .unwrap();
+    (sealed, contents)
+}
+
+const MIB: usize = 1 << 20;
+
+#[test]
+fn every_piece_of_a_sealed_sidecar_is_what_was_written_there() {
+    let disk = Arc::new(SimulatedMedium::new());
+    let (journal, _) = open(&disk, 1 << 20);
+    // The contents begin 4,096 bytes into the first part.
+    let ends = [0, MIB - 4096, 4 * MIB - 4096];
+    for len in [1, MIB - 4096, MIB - 4095, 5 * MIB] {
+        let (sealed, contents) = sidecar(&journal, len);
+        let mut opened = journal.seal().unwrap().open_sidecar(&sealed).unwrap();
+        assert_eq!(opened.contents_len(), len);
+        let places = ends
+            .iter()
+            .flat_map(|end| [end.saturating_sub(1), *end, end + 1]);
+        let places: Vec<_> = places.filter(|at| *at < len).chain([len]).collect();
+        for (number, start) in places.iter().enumerate() {
+            for end in &places[number..] {
+                let piece = *start..*end;
+                let expected = &contents[piece.clone()];
+                assert!(opened.read(&sealed, piece.clone()).unwrap() == expected);
+                let own = opened.open(&sealed, piece.clone()).unwrap();
+                assert!(own[..piece.len()] == *expected, "{piece:?} of {len}");
+            }
+        }
+        for piece in [0..len + 1, len + 1..len + 1, len..usize::MAX] {
+            assert!(opened.read(&sealed, piece.clone()).is_none());
+            assert!(opened.open(&sealed, piece).is_none());
+        }
+    }
+}
+
+#[test]
+fn a_changed_part_of_a_sealed_sidecar_is_never_handed_out() {
+    let disk = Arc::new(SimulatedMedium::new());
+    let (journal, _) = open(&disk, 1 << 20);
+    let len = 3 * MIB + MIB / 2;
+    let (sealed, contents) = sidecar(&journal, len);
+    let seal = journal.seal().unwrap();
+    for part in 0..4 {
+        let mut forged = sealed.clone();
+        forged[24 + part * (MIB + 16) + 5000] ^= 1;
+        let opened = seal.open_sidecar(&forged);
+        // The first one says what else is there, the last one that there is no more.
+        assert_eq!(opened.is_some(), part == 1 || part == 2);
+        let Some(mut opened) = opened else { continue };
+        let changed = part * MIB - 4096..(part + 1) * MIB - 4096;
+        for start in (0..len).step_by(MIB / 2) {
+            for end in (start + 1..len).step_by(MIB) {
+                let is_sound = end <= changed.start || start >= changed.end;
+                let expected = is_sound.then(|| &contents[start..end]);
+                let read = opened.read(&forged, start..end);
+                assert!(read.as_deref() == expected);
+                let own = opened.open(&forged, start..end);
+                assert!(own.as_deref() == expected);
+            }
+        }
+    }
+    for len in 0..sealed.len() {
+        // Everywhere near a part's end, and here and there.
+        let near = (len.max(24) - 24) % (MIB + 16);
+        if near < 20 || len.is_multiple_of(500_009) {
+            assert!(seal.open_sidecar(&sealed[..len]).is_none(), "{len}");
+        }
+    }
+}

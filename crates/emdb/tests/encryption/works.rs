@@ -328,6 +328,48 @@ fn a_large_value_is_not_opened_to_be_swept() {
     assert!(db.is_empty().unwrap());
 }
 
+/// Indexes that are large are opened by several threads, each into memory of its own.
+#[test]
+fn large_checkpoints_are_opened_and_trusted() {
+    for with_ranges in [false, true] {
+        let disk = Arc::new(SimulatedMedium::new());
+        let builder = || keyed().enable_range_scans(with_ranges);
+        let db = builder().build_on(Box::new(Arc::clone(&disk))).unwrap();
+        let key = |number: u32| format!("{number:08}").into_bytes();
+        let counts = [("larger", 150_000_u32), ("small", 10), ("large", 120_000)];
+        for (name, count) in counts {
+            let space = db.namespace(name).unwrap();
+            space
+                .insert_many((0..count).map(|number| (key(number), "")))
+                .unwrap();
+        }
+        db.close().unwrap();
+        let sidecar = disk.sidecar_bytes().unwrap();
+        assert!(sidecar.len() > 3 << 20);
+        // Who reads the journal would be told.
+        let mut bytes = disk.live_bytes();
+        bytes[20_000] ^= 1;
+        let disk = SimulatedMedium::with_bytes(&bytes);
+        assert!(builder().build_on(Box::new(disk)).is_err());
+
+        let disk = SimulatedMedium::with_bytes(&bytes).with_sidecar(Some(sidecar));
+        let db = builder().build_on(Box::new(disk)).unwrap();
+        for (name, count) in counts {
+            let space = db.namespace(name).unwrap();
+            assert_eq!(space.len().unwrap(), count as usize);
+            // The damaged record is one of the first.
+            for number in (count / 2..=count).step_by(7) {
+                assert_eq!(space.contains_key(key(number)).unwrap(), number < count);
+            }
+            if with_ranges {
+                let last = count - 5..count;
+                let found = space.range(key(last.start)..).unwrap();
+                assert!(found.into_iter().map(|(key, _)| key).eq(last.map(key)));
+            }
+        }
+    }
+}
+
 /// A helper seals what a long transaction writes, some time after that is in the index.
 #[test]
 fn a_long_transaction_is_hidden_and_whole_while_others_read() {

@@ -3,11 +3,10 @@
 //! It is only a cache. Where it is missing, damaged or does not fit, the keys are read.
 
 use std::collections::HashMap;
-use std::ops::Range;
 
 use emdb_format::{CheckpointHead, CheckpointSpace};
 use emdb_index::{Entry, Location, OrderedIndex};
-use emdb_journal::{Kind, Opened, SidecarMemory};
+use emdb_journal::{Kind, Opened, Sidecar, SidecarMemory};
 
 use super::build::{Key, rank};
 use crate::engine::{Engine, Extent};
@@ -15,9 +14,8 @@ use crate::{Error, Result};
 
 /// The orders in a checkpoint, and what was replayed since.
 pub(in crate::engine) struct StoredOrders {
-    checkpoint: Box<dyn SidecarMemory>,
-    /// Where the image is, for each namespace in the checkpoint, by id.
-    images: HashMap<u32, Range<u64>>,
+    /// The image for each namespace in the checkpoint, by id; `None` if it is of no use.
+    images: HashMap<u32, Option<Box<dyn SidecarMemory>>>,
     /// Locations are below.
     at: u64,
     /// Positions of the records replayed since then, in this order.
@@ -32,25 +30,23 @@ pub(in crate::engine) struct Written {
 }
 
 impl StoredOrders {
-    pub(in crate::engine) fn new(
-        checkpoint: Box<dyn SidecarMemory>,
-        head: &CheckpointHead,
-    ) -> Self {
+    pub(in crate::engine) fn new(head: &CheckpointHead) -> Self {
         /// As many are read in no time.
         const FEW: u64 = 1 << 16;
         let records = head.spaces.iter().map(|space| space.records);
         let records = records.fold(0, u64::saturating_add);
-        let range = |space: &CheckpointSpace| {
-            let end = space.order_offset.saturating_add(space.order_len);
-            (space.id, space.order_offset..end)
-        };
         Self {
-            checkpoint,
-            images: head.spaces.iter().map(range).collect(),
+            images: HashMap::new(),
             at: head.replay_from,
             replayed: Vec::new(),
             replayed_max: usize::try_from(records.max(FEW)).unwrap_or(usize::MAX),
         }
+    }
+
+    /// Takes the order of a namespace out of the checkpoint.
+    pub(in crate::engine) fn add(&mut self, space: &CheckpointSpace, sidecar: &mut Sidecar<'_>) {
+        let image = sidecar.open(space.order_offset, space.order_len);
+        self.images.insert(space.id, image);
     }
 
     /// Says that a record was replayed.
@@ -61,7 +57,7 @@ impl StoredOrders {
             // So many changes are not worth making.
             self.replayed = Vec::new();
             self.replayed_max = 0;
-            self.images.values_mut().for_each(|image| *image = 0..0);
+            self.images.values_mut().for_each(|image| *image = None);
         }
     }
 }
@@ -111,15 +107,14 @@ impl Engine {
                 .iter()
                 .try_for_each(|space| self.build_order(space));
         };
-        let bytes = &*stored.checkpoint.bytes_mut();
         let opened = Opened::new();
         let mut changes = self.changes(&stored.replayed, &opened)?;
         for space in self.spaces() {
-            let image = stored.images.get(&space.id());
-            let order = image.and_then(|image| {
-                let start = usize::try_from(image.start).ok()?;
-                let end = usize::try_from(image.end).ok()?;
-                let order = OrderedIndex::from_image(bytes.get(start..end)?, stored.at).ok()?;
+            let image = stored.images.remove(&space.id());
+            let is_stored = image.is_some();
+            let order = image.flatten().and_then(|mut image| {
+                let order = OrderedIndex::from_image(image.bytes_mut(), stored.at).ok()?;
+                drop(image);
                 let changes = changes.remove(&space.id()).unwrap_or_default();
                 self.apply_changes(&order, changes).ok()?;
                 (order.len() == space.records()).then_some(order)
@@ -128,7 +123,7 @@ impl Engine {
                 Some(order) => space.set_order(order),
                 None => {
                     self.build_order(&space)?;
-                    if image.is_some() {
+                    if is_stored {
                         self.checkpoints.set_incomplete();
                     }
                 }
