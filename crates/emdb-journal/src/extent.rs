@@ -183,11 +183,20 @@ impl Map {
         Some(())
     }
 
-    /// A copy of the bytes, for media that are memory.
+    /// A copy of the bytes, for the simulated medium alone: it is for tests. Where others
+    /// store meanwhile, as they may beside a sync, the copy has some of what was there before
+    /// and some of what comes, as a disk does.
     pub(crate) fn copy(&self, position: u64, len: u64) -> Option<Vec<u8>> {
-        // SAFETY: memory media exist as far as they are mapped; the simulated medium,
-        // the only caller, is used by tests that do not append while it copies.
-        unsafe { self.bytes(position, len) }.map(<[u8]>::to_vec)
+        let (at, len) = self.range(position, len)?;
+        let mut copy = vec![0; len];
+        // SAFETY: `range` proved that `at` lies within the mapped region.
+        let start = unsafe { self.0.base.add(at) };
+        // SAFETY: `range` proved that `len` bytes from there are mapped; of memory all of
+        // them exist, and `copy` is as long, and elsewhere. Nothing refers to them, since they
+        // may change; a store at the same time is a race that no rule of the language
+        // allows, and that real media leave to the system.
+        unsafe { ptr::copy_nonoverlapping(start, copy.as_mut_ptr(), len) };
+        Some(copy)
     }
 
     /// Makes whole pages between `from` and `to` writable or read-only.
@@ -581,27 +590,32 @@ impl Extents {
             }
             Err(error) => return Err(error),
         };
+        let sealed = page_floor(published);
+        let protect_error = |attempt| move |e| Error::io(attempt, medium.path(), e);
+        let open = protect_error("make space writable in");
         if end > self.current().map.len() {
             let wanted = end.saturating_mul(2).max(Map::RESERVATION_BYTES);
             let map = medium.map(end, wanted)?;
             if map.len() < end {
                 return Err(Error::corrupted(end, "the map is too short"));
             }
+            // Before it is used: others store into what is prepared already.
+            map.protect(sealed, page_ceil(end), true).map_err(open)?;
             let mapped = Mapped::new(map);
             let current = ptr::from_ref(&*mapped).cast_mut();
             growth.maps.push(mapped);
-            growth.sealed = page_floor(published);
+            growth.sealed = sealed;
             // Release: pairs with the Acquire in `current`.
             self.current.store(current, Ordering::Release);
-        }
-        let map = &self.current().map;
-        let sealed = page_floor(published);
-        map.protect(sealed.max(growth.sealed), page_ceil(end), true)
-            .map_err(|e| Error::io("make space writable in", medium.path(), e))?;
-        if sealed > growth.sealed {
-            map.protect(growth.sealed, sealed, false)
-                .map_err(|e| Error::io("make space read-only in", medium.path(), e))?;
-            growth.sealed = sealed;
+        } else {
+            let map = &self.current().map;
+            map.protect(sealed.max(growth.sealed), page_ceil(end), true)
+                .map_err(open)?;
+            if sealed > growth.sealed {
+                map.protect(growth.sealed, sealed, false)
+                    .map_err(protect_error("make space read-only in"))?;
+                growth.sealed = sealed;
+            }
         }
         // Release: pairs with the Acquire in `prepared`.
         self.prepared.store(end, Ordering::Release);

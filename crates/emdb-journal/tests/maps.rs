@@ -90,3 +90,40 @@ fn readers_and_writers_go_on_while_maps_are_replaced() {
     result.unwrap();
     assert_eq!(count, 450);
 }
+
+/// If it were in use before that, whoever stores just then into space that is prepared already
+/// would be killed.
+#[cfg(unix)]
+#[test]
+fn a_larger_map_is_not_used_before_it_can_be_stored_into() {
+    use std::sync::atomic::Ordering;
+
+    use common::replay;
+    use emdb_journal::Store;
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let medium = FileMedium::open(&path, OpenMode::Create).unwrap();
+    let probe = Probe::new(medium, |_| Ok(()))
+        .storing(Store::Mapped)
+        .small_maps();
+    let read_only = probe.read_only_maps();
+    let journal = open(probe).unwrap().0;
+    journal.append(&put(b"first", b"")).unwrap();
+    read_only.store(true, Ordering::Relaxed);
+    let mut stored = vec![(b"first".to_vec(), Vec::new())];
+    for number in 0..20 {
+        // The small ones find room in what is prepared already.
+        for value in [value(number).repeat(8), value(number)[..10].to_vec()] {
+            match journal.append(&put(b"k", &value)) {
+                Ok(_) => stored.push((b"k".to_vec(), value)),
+                Err(error) => assert!(matches!(error, Error::Io { .. }), "{error}"),
+            }
+        }
+    }
+    assert!((20..40).contains(&stored.len()), "{}", stored.len());
+    read_only.store(false, Ordering::Relaxed);
+    journal.append(&put(b"last", &value(100))).unwrap();
+    stored.push((b"last".to_vec(), value(100)));
+    assert!(replay(&journal).unwrap() == stored);
+}

@@ -1,7 +1,10 @@
 //! A medium that tells a test what the journal does, and lets the test interfere.
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use emdb_journal::{Error, Map, Medium, SidecarMemory, Store};
 
@@ -14,6 +17,7 @@ pub(crate) struct Probe<M> {
     hook: Hook,
     store: Option<Store>,
     small_maps: bool,
+    read_only_maps: Arc<AtomicBool>,
 }
 
 impl<M: Medium> Probe<M> {
@@ -26,6 +30,7 @@ impl<M: Medium> Probe<M> {
             hook: Box::new(hook),
             store: None,
             small_maps: false,
+            read_only_maps: Arc::default(),
         }
     }
 
@@ -39,6 +44,11 @@ impl<M: Medium> Probe<M> {
     pub(crate) fn small_maps(mut self) -> Self {
         self.small_maps = true;
         self
+    }
+
+    /// While this is set, gives maps of the file that can not be made writable.
+    pub(crate) fn read_only_maps(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.read_only_maps)
     }
 }
 
@@ -63,6 +73,11 @@ impl<M: Medium> Medium for Probe<M> {
     }
     fn map(&self, needed: u64, wanted: u64) -> Result<Map, Error> {
         let wanted = if self.small_maps { needed } else { wanted };
+        if self.read_only_maps.load(Ordering::Relaxed) {
+            // The system lets nobody store through a map of a file opened for reading.
+            let map = File::open(self.path()).and_then(|file| Map::file(&file, needed, wanted));
+            return map.map_err(|_| broken());
+        }
         self.inner.map(needed, wanted)
     }
     fn prepare(&self, from: u64, to: u64) -> Result<(), Error> {
