@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::memory::MemoryMedium;
+use super::memory::{MemoryMedium, out_of_memory};
 use super::{Medium, SidecarMemory, Store};
 use crate::error::Error;
 use crate::extent::Map;
@@ -39,6 +39,8 @@ struct Disk {
     fault: Option<(u64, io::ErrorKind)>,
     /// Most bytes the disk holds.
     capacity: Option<u64>,
+    /// Not all of what is durable could be brought to life.
+    is_short_of_memory: bool,
     syncs: u64,
 }
 
@@ -56,15 +58,24 @@ impl SimulatedMedium {
         Self::default()
     }
 
-    /// A disk with these bytes, all durable.
+    /// A disk with these bytes, all durable. Without the memory for it, whatever needs its
+    /// length fails, as opening does.
     pub fn with_bytes(bytes: &[u8]) -> Self {
-        let medium = Self::new();
-        if !bytes.is_empty() {
-            // Anonymous memory of this size was just asked for; a failure shows at open.
-            let _ = medium.live.create(bytes);
-            medium.disk().durable = bytes.to_vec();
+        Self::in_memory(MemoryMedium::new(), bytes)
+    }
+
+    fn in_memory(live: MemoryMedium, bytes: &[u8]) -> Self {
+        let is_short_of_memory = !bytes.is_empty() && live.create(bytes).is_err();
+        let disk = Disk {
+            durable: bytes.to_vec(),
+            is_short_of_memory,
+            ..Disk::default()
+        };
+        Self {
+            live,
+            disk: Mutex::new(disk),
+            ..Self::default()
         }
-        medium
     }
 
     /// The disk as another process finds it after this one was killed: the live bytes
@@ -243,6 +254,9 @@ impl Medium for SimulatedMedium {
     }
 
     fn len(&self) -> Result<u64, Error> {
+        if self.disk().is_short_of_memory {
+            return Err(out_of_memory());
+        }
         self.live.len()
     }
 
@@ -346,5 +360,24 @@ impl Medium for SimulatedMedium {
             .sidecar
             .clone()
             .map(|bytes| Box::new(bytes) as Box<dyn SidecarMemory>))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MemoryMedium, SimulatedMedium};
+    use crate::error::Error;
+    use crate::journal::Journal;
+    use crate::medium::Medium;
+    use crate::options::Options;
+
+    /// Else it would pass for a new one.
+    #[test]
+    fn a_disk_that_memory_does_not_suffice_for_is_not_taken_for_an_empty_one() {
+        let live = MemoryMedium::new();
+        live.map(1, 1).unwrap();
+        let medium = SimulatedMedium::in_memory(live, &[7; 100]);
+        let opened = Journal::open(Box::new(medium), Options::default(), |_| {});
+        assert!(matches!(opened, Err(Error::Io { .. })));
     }
 }
