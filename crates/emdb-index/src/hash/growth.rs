@@ -8,7 +8,9 @@
 //! Lock order: one segment lock (a merge tries for a second one and never
 //! waits for it), then the structure mutex, then the mutexes of the arena and
 //! the directories. A fresh segment's lock is taken under the structure mutex;
-//! whoever else holds it holds a stale leaf, and lets go without waiting.
+//! whoever else holds it holds a stale leaf, and lets go without waiting. So
+//! may a guard whose contents were exchanged: a merge, which is all it could
+//! still want, never waits for the structure mutex either.
 
 use crate::{
     Error, FindError, Location,
@@ -207,7 +209,8 @@ impl Guard<'_> {
             })
             .flatten()
             .and_then(|contents| {
-                let mut structure = lock(&index.structure);
+                // Who has it may be waiting for this guard's own segment, to use it anew.
+                let mut structure = index.structure.try_lock().ok()?;
                 let root = index.directories.root();
                 // The contents may have been exchanged since this guard was taken.
                 let current = root.leaf(rank) == self.leaf && root.leaf(other_rank) == other;
@@ -316,4 +319,45 @@ fn merged(halves: [&(Contents, bool); 2]) -> Option<Contents> {
             new.place(Contents::home(bucket, word), word)
         })
         .then_some(new)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::{convert::Infallible, sync::mpsc, thread, time::Duration};
+
+    use super::{HashIndex, Location, lock};
+
+    /// Otherwise both might wait for ever: a guard of contents that were exchanged, and
+    /// who uses its segment anew.
+    #[test]
+    fn dropping_a_guard_never_waits_for_a_change_of_the_structure() {
+        const KEYS: u64 = 2000;
+        let index = HashIndex::new();
+        let hash = |key: u64| key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let location = |key| Location::new(1000 + key).expect("a small position");
+        for key in 0..KEYS {
+            let mut guard = index.lock(hash(key)).expect("no image is damaged");
+            let rehash = |at: Location| Ok::<_, Infallible>(hash(at.get() - 1000));
+            guard.make_room(rehash).expect("there is room");
+            guard.insert(location(key), false);
+        }
+        let structure = lock(&index.structure);
+        let segments = structure.shape.segments();
+        assert!(segments > 2);
+        let (sender, ended) = mpsc::channel();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for key in 0..KEYS {
+                    let mut guard = index.lock(hash(key)).expect("no image is damaged");
+                    assert!(guard.find_location(location(key)).is_some());
+                    guard.remove();
+                }
+                // Nobody listens any more once the test has failed.
+                let _ = sender.send(());
+            });
+            let ended = ended.recv_timeout(Duration::from_secs(60));
+            drop(structure);
+            assert!(ended.is_ok(), "a guard waits");
+        });
+    }
 }
