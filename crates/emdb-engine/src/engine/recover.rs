@@ -10,6 +10,7 @@ use emdb_format::{CatalogChange, CheckpointHead, CheckpointSpace, FIRST_POSITION
 use emdb_index::{Cursor, HashIndex, ImageMemory};
 use emdb_journal::{Frame, Kind, Opened, Opening, Sidecar, SidecarMemory};
 
+use super::catalog::dead_bytes_of;
 use super::replay::{self, Change, LookBack};
 use super::{Catalog, Checkpoints, Engine, EngineOptions, Handle, Staging, StoredOrders, Timer};
 use crate::clock::Clock;
@@ -235,6 +236,7 @@ impl Recovery {
         let bad = || Error::corrupted(position, "a malformed catalog frame");
         let name = std::str::from_utf8(frame.key).map_err(|_| bad())?;
         let old = self.by_name.get(name);
+        let dead = old.map_or(0, |old| dead_bytes_of(old.records(), old.logical_bytes()));
         let id = match (CatalogChange::decode(frame.value).map_err(|_| bad())?, old) {
             (CatalogChange::Create(id), None) | (CatalogChange::Clear(id), Some(_)) => {
                 self.insert(Space::new(name.to_owned(), id, position, HashIndex::new()));
@@ -247,6 +249,7 @@ impl Recovery {
             }
             _ => return Err(bad()),
         };
+        self.dead_bytes = self.dead_bytes.saturating_add(dead);
         self.next_id = self.next_id.max(id.saturating_add(1));
         Ok(())
     }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use emdb::{Emdb, Error, Transaction, TransactionNamespace};
+use emdb::{Emdb, Error, Namespace, Transaction, TransactionNamespace};
+use emdb_journal::SimulatedMedium;
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -638,4 +640,46 @@ fn whoever_sees_a_clear_sees_it_in_snapshots_too() {
         }
     });
     assert!(db.is_empty().unwrap());
+}
+
+#[test]
+fn what_clears_and_drops_leave_dead_is_the_same_after_a_replay() {
+    let disk = Arc::new(SimulatedMedium::new());
+    let db = Emdb::builder()
+        .build_on(Box::new(Arc::clone(&disk)))
+        .unwrap();
+    let fill = |space: &Namespace| space.insert_many((0..50_u8).map(|key| ([key], [7; 30])));
+    let spaces = ["cleared", "dropped", "in transaction"].map(|name| db.namespace(name).unwrap());
+    for space in &spaces {
+        fill(space).unwrap();
+    }
+    db.insert_many((0..50_u8).map(|key| ([key], [7; 30])))
+        .unwrap();
+    spaces[0].clear().unwrap();
+    db.drop_namespace("dropped").unwrap();
+    db.transaction(|tx| {
+        let space = tx.namespace("in transaction")?;
+        space.insert("staged", "value")?;
+        space.remove([3])?;
+        let savepoint = tx.savepoint()?;
+        space.clear()?;
+        tx.rollback_to(savepoint)?;
+        tx.clear()?;
+        tx.insert("staged", "value")?;
+        tx.clear()?;
+        let space = tx.namespace("new")?;
+        space.insert("staged", "value")?;
+        space.clear()?;
+        space.insert("kept", "value")
+    })
+    .unwrap();
+    fill(&spaces[0]).unwrap();
+    let before = db.stats().unwrap();
+    let replayed = disk.after_kill().with_sidecar(None);
+    let replayed = Emdb::builder().build_on(Box::new(replayed)).unwrap();
+    let after = replayed.stats().unwrap();
+    assert!(before.dead_bytes > 100 * 31);
+    assert_eq!(after.dead_bytes, before.dead_bytes);
+    assert_eq!(after.live_records, before.live_records);
+    assert_eq!(after.logical_size_bytes, before.logical_size_bytes);
 }
