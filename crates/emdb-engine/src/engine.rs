@@ -5,9 +5,12 @@
 //! 1. the checkpoint mutex (`Checkpoints`),
 //! 2. the write side of the journal (a batch),
 //! 3. what the open transaction has staged,
-//! 4. one stripe of one index (a guard),
-//! 5. the list of spaces with a past, then a space's `past`, the snapshots without a
-//!    slot, the kept tombstones.
+//! 4. the list of spaces with a past, then a space's `past`,
+//! 5. one stripe of one index (a guard),
+//! 6. the kept tombstones, then the snapshots without a slot.
+//!
+//! Whoever ends an incarnation waits for every stripe of it with 4 locked; so nobody who
+//! holds a stripe asks for anything of the past.
 //!
 //! A plain writer holds a stripe when it appends. If a batch has the write side then,
 //! the writer lets go of the stripe, waits and starts again: the batch may need it.
@@ -291,8 +294,9 @@ impl Drop for Handle {
         if self.journal.is_forked() {
             return;
         }
-        self.checkpoints.stop();
+        // First, since the helper may be waiting for its write side.
         self.roll_back_leaked();
+        self.checkpoints.stop();
         if self.check_open().is_ok() {
             // `close` tells errors; dropping the last handle is silent.
             let _ = self.close();

@@ -91,6 +91,7 @@ struct Captured {
     /// `None` where the order is not kept, or may lack a key.
     order: Option<Arc<OrderedIndex>>,
     id: u32,
+    epoch: u64,
     records: u64,
     logical_bytes: u64,
 }
@@ -295,6 +296,7 @@ impl Engine {
             .into_iter()
             .map(|space| Captured {
                 id: space.id(),
+                epoch: space.epoch(),
                 records: space.records(),
                 logical_bytes: space.logical_bytes(),
                 order: self.order_of(&space, space.id()).ok(),
@@ -382,9 +384,9 @@ impl Engine {
                 .index
                 .write_image(&mut resolve, &mut sink)
                 .map_err(find_error)?;
-            if space.id() != *id || space.is_dropped() {
-                // The index holds something else by now. The journal may lose the
-                // frame that says so, therefore the image must not know it either.
+            if space.epoch() != captured.epoch {
+                // The index may have held something else already. The journal may lose
+                // the frame that says so, therefore the image must not know it either.
                 return Ok(false);
             }
             let mut stored = CheckpointSpace {
@@ -442,3 +444,6 @@ impl Drop for Unfinished<'_> {
         self.0.checkpoints.set_due(u64::MAX);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,6 +69,12 @@ impl DeadEnds {
         self.edges.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Has whoever asks for these wait.
+    #[cfg(test)]
+    pub(crate) fn hold(&self) -> impl Sized + '_ {
+        self.edges()
+    }
+
     /// The rest of the order.
     pub(crate) fn rest(&self) -> RangeCursor<'static> {
         let edges = self.edges();
