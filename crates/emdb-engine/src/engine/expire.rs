@@ -8,9 +8,9 @@ use emdb_index::Cursor;
 use emdb_journal::{Frame, Kind, Opened};
 
 use super::{Engine, Extent, Step};
-use crate::Result;
 use crate::space::Space;
 use crate::ttl::Ttl;
+use crate::{Error, Result};
 
 impl Engine {
     /// When a record stored now expires.
@@ -90,7 +90,12 @@ impl Engine {
         let mut entries = Vec::new();
         let mut next = Some(Cursor::default());
         while let Some(at) = next {
-            next = self.copy_entries(space, id, at, &mut entries)?;
+            let copied = self.copy_entries(space, id, at, &mut entries);
+            if matches!(copied, Err(Error::NamespaceDropped)) && !space.is_dropped() {
+                // It was cleared meanwhile: nothing is left of what there was.
+                return Ok(());
+            }
+            next = copied?;
             for entry in &entries {
                 let position = entry.location.get();
                 let opened = Opened::new();

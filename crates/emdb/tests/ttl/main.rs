@@ -217,6 +217,32 @@ fn a_sweep_takes_what_has_expired_and_nothing_else() {
 }
 
 #[test]
+fn a_sweep_during_which_everything_is_cleared_is_no_error() {
+    const RECORDS: u32 = 4000;
+    let time = Time::new(1000);
+    let db = time.builder().build().unwrap();
+    for round in 0..5 {
+        let at = 1000 + round * 10;
+        time.set(at);
+        for key in 0..RECORDS {
+            let ttl = Ttl::ExpiresAt(at + 5);
+            db.insert_with_ttl(key.to_le_bytes(), "value", ttl).unwrap();
+        }
+        time.set(at + 5);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while db.len().unwrap() == RECORDS as usize {
+                    std::hint::spin_loop();
+                }
+                db.clear().unwrap();
+            });
+            assert!(db.try_sweep_expired().unwrap() > 0);
+        });
+        assert_eq!(db.len().unwrap(), 0);
+    }
+}
+
+#[test]
 fn a_sweep_leaves_a_value_that_was_stored_meanwhile() {
     let time = Time::new(1000);
     let db = time.builder().build().unwrap();
