@@ -49,6 +49,7 @@ pub struct SealedLayout {
 }
 
 impl SealedLayout {
+    #[inline]
     fn new(head_len: usize, value_len: Option<usize>) -> Self {
         let value_len_len = value_len.map_or(0, |len| varint_len(len as u64));
         let clear_end = CRC_LEN + 1 + varint_len(head_len as u64) + value_len_len;
@@ -66,6 +67,7 @@ impl SealedLayout {
 
     /// Bytes of the whole frame.
     #[expect(clippy::len_without_is_empty, reason = "a frame is never empty")]
+    #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
@@ -73,6 +75,7 @@ impl SealedLayout {
     /// What is in the clear and authenticated with the head: flags and lengths of a frame
     /// with a large value. A frame without one has nothing there that the tag does not
     /// tell already, since it depends on the length of what is sealed.
+    #[inline]
     pub fn clear(&self) -> Range<usize> {
         match self.value_len {
             None => CRC_LEN..CRC_LEN,
@@ -86,23 +89,27 @@ impl SealedLayout {
     }
 
     /// The head; its nonce is the frame's LSN.
+    #[inline]
     pub fn head(&self) -> Range<usize> {
         self.head_at..self.head_at + self.head_len
     }
 
     /// The head's tag.
+    #[inline]
     pub fn head_tag(&self) -> Range<usize> {
         let end = self.head().end;
         end..end + TAG_LEN
     }
 
     /// A large value; its nonce is the LSN of its first byte.
+    #[inline]
     pub fn value(&self) -> Option<Range<usize>> {
         let at = self.head_tag().end;
         self.value_len.map(|len| at..at + len)
     }
 
     /// The tag of a large value.
+    #[inline]
     pub fn value_tag(&self) -> Option<Range<usize>> {
         self.value().map(|value| value.end..value.end + TAG_LEN)
     }
@@ -111,6 +118,7 @@ impl SealedLayout {
     ///
     /// # Errors
     /// [`FormatError::Truncated`] if `frame` has not the layout's length.
+    #[inline]
     pub fn finish(&self, frame: &mut [u8], stamp: Stamp, lsn: u64) -> Result<u32, FormatError> {
         const WRONG: FormatError = FormatError::Truncated("output buffer");
         if frame.len() != self.len() {
@@ -136,6 +144,7 @@ impl FrameSpec<'_> {
     ///
     /// # Errors
     /// [`FormatError::TooLarge`] if the key or the value is over the limit.
+    #[inline]
     pub fn sealed_layout(&self) -> Result<SealedLayout, FormatError> {
         let fields = self.fields_len()?;
         let head = 1 + varint_len(self.key.len() as u64) + fields + self.key.len();
@@ -154,14 +163,20 @@ impl FrameSpec<'_> {
     /// # Errors
     /// [`FormatError::Truncated`] if `out` has not the layout's length;
     /// [`FormatError::Malformed`] if the link to the previous version is impossible.
+    #[inline]
     pub fn store_unsealed(&self, layout: &SealedLayout, out: &mut [u8]) -> Result<(), FormatError> {
-        const WRONG: FormatError = FormatError::Truncated("output buffer");
         if out.len() != layout.len() {
-            return Err(WRONG);
+            return Err(FormatError::Truncated("output buffer"));
         }
-        if self.store_short(layout, out).is_some() {
-            return Ok(());
+        match self.store_short(layout, out) {
+            Some(()) => Ok(()),
+            None => self.store_any(layout, out),
         }
+    }
+
+    #[inline(never)]
+    fn store_any(&self, layout: &SealedLayout, out: &mut [u8]) -> Result<(), FormatError> {
+        const WRONG: FormatError = FormatError::Truncated("output buffer");
         let mut clear = Writer::new(out.get_mut(layout.lengths()).ok_or(WRONG)?);
         match layout.value_len {
             None => {

@@ -267,6 +267,7 @@ impl Core {
     }
 
     /// Seals a frame, and stores it at a reserved position; gives its checksum.
+    #[inline]
     pub(crate) fn store_sealed(
         &self,
         seal: &Seal,
@@ -294,6 +295,7 @@ impl Core {
     }
 
     /// Stores a frame, or several, that are ready at a reserved position.
+    #[inline]
     pub(crate) fn store_bytes(&self, position: u64, frame: &[u8]) -> Result<(), Error> {
         if self.is_stored_in_map(position) {
             self.extents

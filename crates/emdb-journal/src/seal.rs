@@ -405,6 +405,7 @@ impl Seal {
     }
 
     /// Stores a frame into `out`, sealed as it is to stand at a position; gives its checksum.
+    #[inline]
     pub(crate) fn seal(
         &self,
         position: u64,
@@ -418,6 +419,7 @@ impl Seal {
     }
 
     /// Seals a frame whose parts were stored into `out`; gives its checksum.
+    #[inline]
     pub(crate) fn seal_stored(
         &self,
         position: u64,
@@ -513,6 +515,7 @@ impl Seal {
 }
 
 /// Seals the first `len` of `bytes`, and puts the tag behind them.
+#[inline]
 fn seal_part(
     key: &EpochKey,
     nonce: u64,
