@@ -242,3 +242,6 @@ pub(super) fn bump(id: u32) -> Result<u32> {
         max,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,9 @@
 #![cfg(feature = "nested")]
 #![allow(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
-use emdb::{Emdb, Error};
+use std::collections::BTreeMap;
+
+use emdb::{Emdb, Error, Result};
 
 fn both() -> [Emdb; 2] {
     [false, true].map(|ordered| Emdb::builder().enable_range_scans(ordered).build().unwrap())
@@ -112,4 +114,91 @@ fn an_empty_part_is_an_invalid_path() {
         }
         assert_eq!(db.len().unwrap(), 9);
     }
+}
+
+type Map = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// The part of a map that a group is.
+fn group_of(map: &Map, prefix: &str) -> Map {
+    let prefix = format!("{prefix}.").into_bytes();
+    let mut group = map.clone();
+    group.retain(|key, _| key.starts_with(&prefix));
+    group
+}
+
+fn check_groups(db: &Emdb, map: &Map) -> Result<()> {
+    for prefix in ["user", "user.b", "session", "user.", "nobody"] {
+        let expected = group_of(map, prefix);
+        let mut group = db.group(prefix)?;
+        assert_eq!(group.by_ref().collect::<Map>(), expected, "{prefix}");
+        assert!(group.error().is_none());
+        let focus = db.focus(prefix);
+        assert_eq!(focus.iter()?.count(), expected.len());
+        for part in ["a", "b.c", "c", "new", ""] {
+            let key = format!("{prefix}.{part}").into_bytes();
+            assert_eq!(focus.get(part)?.as_ref(), map.get(&key));
+            assert_eq!(focus.contains_key(part)?, map.contains_key(&key));
+        }
+    }
+    assert_eq!(db.iter()?.collect::<Map>(), *map);
+    Ok(())
+}
+
+/// Stores members of groups, clears, and stores others, in one transaction; perhaps a
+/// savepoint takes the clear back.
+fn clear_between(db: &Emdb, map: &mut Map, is_taken_back: bool) -> Result<()> {
+    let committed = map.clone();
+    let tx = db.begin()?;
+    let insert = |map: &mut Map, keys: &[&str], value: &str| {
+        keys.iter().try_for_each(|key| {
+            map.insert(key.as_bytes().to_vec(), value.as_bytes().to_vec());
+            tx.insert(key, value)
+        })
+    };
+    insert(
+        map,
+        &["user.a", "user.b.c", "user.", "session.old"],
+        "before",
+    )?;
+    let (savepoint, kept) = (tx.savepoint()?, map.clone());
+    tx.clear()?;
+    map.clear();
+    insert(map, &["user.new", "user.b.c", "user", "user.b.d"], "after")?;
+    if is_taken_back {
+        tx.rollback_to(savepoint)?;
+        *map = kept;
+    }
+    // Groups are what is committed.
+    check_groups(db, &committed)?;
+    tx.commit()?;
+    check_groups(db, map)
+}
+
+#[test]
+fn groups_are_what_a_transaction_stored_since_its_last_clear() -> Result<()> {
+    for ordered in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, killed] = ["db", "killed"].map(|name| directory.path().join(name));
+        let open = |path| {
+            let builder = Emdb::builder().path(path).enable_range_scans(ordered);
+            builder.build()
+        };
+        let mut map = Map::new();
+        for is_taken_back in [false, true, true, false, false] {
+            let db = open(&path)?;
+            check_groups(&db, &map)?;
+            clear_between(&db, &mut map, is_taken_back)?;
+            // As a kill would leave it.
+            std::fs::copy(&path, &killed).unwrap();
+            check_groups(&open(&killed)?, &map)?;
+            let deleted = group_of(&map, "user.b");
+            assert_eq!(db.delete_group("user.b")?, deleted.len());
+            map.retain(|key, _| !deleted.contains_key(key));
+            db.insert("session.kept", "between")?;
+            map.insert(b"session.kept".to_vec(), b"between".to_vec());
+            check_groups(&db, &map)?;
+            db.close()?;
+        }
+    }
+    Ok(())
 }
