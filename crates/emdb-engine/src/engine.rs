@@ -24,6 +24,7 @@ mod checkpoint;
 )]
 mod expire;
 mod order;
+mod passed;
 mod read;
 mod recover;
 mod replay;

@@ -23,6 +23,8 @@ pub(crate) use scan::Ground;
 /// Entries asked for at once: first few, since most ranges are short, then more.
 const FIRST_BATCH: usize = 16;
 const LATER_BATCH: usize = 128;
+/// Records that are fetched ahead of the one that comes next.
+const AHEAD: usize = 32;
 
 /// A walk over a range of keys from both ends.
 pub(crate) struct RangeWalk {
@@ -116,6 +118,9 @@ impl RangeWalk {
             End::Back => (&mut self.back, &mut self.front, End::Front),
         };
         if let Some((at, entry)) = near.next() {
+            if let Some(ahead) = near.found.entries().get(at + AHEAD) {
+                engine.journal.prefetch_all(ahead.location.get());
+            }
             return Ok(Some((end, at, entry)));
         }
         let Some(order) = &self.order else {
@@ -136,8 +141,8 @@ impl RangeWalk {
             near.found.clear();
             return Ok(far.last().map(|(at, entry)| (far_end, at, entry)));
         }
-        for entry in found.entries() {
-            engine.journal.prefetch(entry.location.get());
+        for entry in found.entries().iter().take(AHEAD) {
+            engine.journal.prefetch_all(entry.location.get());
         }
         Ok(near.next().map(|(at, entry)| (end, at, entry)))
     }
@@ -154,20 +159,40 @@ impl RangeWalk {
         }
     }
 
-    /// Brings what the hash index knows of the records fetched from the front on its way,
-    /// and tells the hashes of their keys: none where it would have to open them for that.
-    fn fetch_index(&self, hashes: &mut Vec<u64>) {
+    /// The walk, for a caller that uses `remove_found`.
+    fn removing(mut self) -> Self {
+        self.front.found = batch_for(&self.stand.engine).removing();
+        self
+    }
+
+    /// Brings what the hash index knows of the records that come behind the one at `at` from
+    /// the front on its way, and tells the hashes of their keys: none where it would have to
+    /// open them for that.
+    fn fetch_index(&self, at: usize, hashes: &mut Vec<u64>) {
+        /// By then the records have been fetched.
+        const INDEX_AHEAD: usize = AHEAD / 2;
         let engine = &self.stand.engine;
-        hashes.clear();
+        if at == 0 {
+            hashes.clear();
+        }
         if engine.journal.is_sealed() {
             return;
         }
-        for entry in self.front.found.entries() {
+        let ahead = self.front.found.entries().get(hashes.len()..);
+        let count = (at + INDEX_AHEAD).saturating_sub(hashes.len());
+        for entry in ahead.unwrap_or_default().iter().take(count) {
             // Who comes to a damaged record meets the error.
             let key = engine.journal.key(entry.location.get());
             let hash = key.map_or(0, |key| engine.hash(&key));
             self.stand.space.index.prefetch(hash);
             hashes.push(hash);
+        }
+    }
+
+    /// Gives memory back once nothing more is removed.
+    fn end_removing(&mut self) {
+        if let Some(order) = &self.order {
+            order.shrink_after(&mut self.front.found);
         }
     }
 

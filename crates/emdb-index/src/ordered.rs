@@ -20,7 +20,7 @@
 //!
 //! # Locks
 //!
-//! A leaf's lock, then that of the leaf to the right (tried, never waited for), then
+//! A leaf's lock, then those of leaves beside it (tried, never waited for), then
 //! the structure mutex, then for a moment those of leaves that are not open yet.
 //! Whoever waits for a leaf to be opened holds no other lock.
 

@@ -85,6 +85,15 @@ enum Step {
         direction: Direction,
         removes: bool,
     },
+    /// Keys that a scan finds, in the leaf where it found them.
+    Extract {
+        lower: Bound<u16>,
+        max: usize,
+        stride: usize,
+        is_back: bool,
+        /// Others change keys meanwhile.
+        is_disturbed: bool,
+    },
     Rebuild,
     Scan {
         lower: Bound<u16>,
@@ -124,6 +133,11 @@ fn step() -> impl Strategy<Value = Step> {
             |(lower, stride, rises, removes)| {
                 let direction = if rises { Direction::Rising } else { Direction::Falling };
                 Step::Sweep { lower, stride, direction, removes }
+            }
+        ),
+        3 => (bound(), 1..200_usize, 1..9_usize, any::<bool>(), any::<bool>()).prop_map(
+            |(lower, max, stride, is_back, is_disturbed)| {
+                Step::Extract { lower, max, stride, is_back, is_disturbed }
             }
         ),
         1 => Just(Step::Rebuild),
@@ -271,6 +285,58 @@ impl World {
         }
     }
 
+    fn extract(
+        &mut self,
+        lower: Bound<u16>,
+        max: usize,
+        stride: usize,
+        is_back: bool,
+        is_disturbed: bool,
+    ) {
+        let lower = lower.map(|number| self.key(number));
+        let mut range = RangeCursor::new(lower.as_ref().map(Vec::as_slice), Bound::Unbounded);
+        let mut batch = RangeBatch::remembering().removing();
+        let mut turn = 0_u16;
+        loop {
+            let found = if is_back {
+                let resolve = self.resolve();
+                self.index
+                    .next_back_batch(&mut range, max, &mut batch, resolve)
+            } else {
+                let resolve = self.resolve();
+                self.index.next_batch(&mut range, max, &mut batch, resolve)
+            };
+            if found == Ok(false) {
+                break;
+            }
+            for (at, entry) in batch.entries().to_vec().into_iter().enumerate() {
+                turn = turn.wrapping_add(1);
+                if !usize::from(turn).is_multiple_of(stride) {
+                    batch.set_verified(at, entry);
+                    continue;
+                }
+                if is_disturbed && turn.is_multiple_of(3) {
+                    self.insert(turn.wrapping_mul(7));
+                    self.remove(turn.wrapping_mul(11), true);
+                }
+                let Ok(key) = self.resolve()(entry.location);
+                let is_there = self.model.get(&key) == Some(&entry.location);
+                let removed = self.index.remove_found(&mut batch, at);
+                assert!(is_there || !removed);
+                assert!(is_disturbed || removed);
+                if is_there {
+                    let left = self.index.remove_at(&key, entry.location);
+                    assert_eq!(left, !removed);
+                    self.model.remove(&key);
+                }
+                assert!(!self.index.remove_found(&mut batch, at));
+            }
+            if turn.is_multiple_of(2) {
+                self.index.shrink_after(&mut batch);
+            }
+        }
+    }
+
     fn scan(&self, lower: Bound<u16>, upper: Bound<u16>, max: usize, mut ends: u32) {
         let (lower, upper) = (lower.map(|at| self.key(at)), upper.map(|at| self.key(at)));
         let (lower, upper) = (
@@ -382,6 +448,13 @@ impl World {
                 direction,
                 removes,
             } => self.sweep(lower, stride, direction, removes),
+            Step::Extract {
+                lower,
+                max,
+                stride,
+                is_back,
+                is_disturbed,
+            } => self.extract(lower, max, stride, is_back, is_disturbed),
             Step::Rebuild => {
                 let records = self.model.iter().map(|(key, at)| (key, *at));
                 self.index = OrderedIndex::build(records).unwrap();

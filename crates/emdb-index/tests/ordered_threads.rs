@@ -14,7 +14,7 @@ use std::{
     thread,
 };
 
-use emdb_index::{Location, OrderedCell, OrderedIndex, RangeBatch, RangeCursor};
+use emdb_index::{Direction, Location, OrderedCell, OrderedIndex, RangeBatch, RangeCursor};
 use support::{key_of, location, mix};
 
 /// How much more is done where it takes less time.
@@ -154,6 +154,86 @@ fn scans_see_each_key_that_stays_once_and_in_order_whatever_writers_do() {
         }
     });
     let expected = (0..KEYS).filter(|number| stays(*number)).count();
+    assert_eq!(index.len() as usize, expected);
+    assert_eq!(scan(&index, &mut RangeCursor::default(), 0).len(), expected);
+}
+
+/// Removes keys that come in this order, which are there, by their locations alone.
+fn remove_runs(index: &OrderedIndex, mut numbers: &[u64], round: u64, direction: Direction) {
+    while let Some(first) = numbers.first() {
+        let run = numbers.iter().map(|number| location(*number, round));
+        let removed = index.remove_run(&key(*first), run, direction);
+        assert_ne!(removed, 0);
+        numbers = &numbers[removed..];
+    }
+}
+
+/// Removes keys while a scan passes over them, in the leaves where it finds them.
+fn extract(index: &OrderedIndex, is_own: impl Fn(u64) -> bool) -> usize {
+    let mut batch = RangeBatch::default().removing();
+    let (mut range, mut removed) = (RangeCursor::default(), 0);
+    while index.next_batch(&mut range, 50, &mut batch, resolve) == Ok(true) {
+        for at in 0..batch.entries().len() {
+            let location = batch.entries()[at].location;
+            let number = key_of(location);
+            if is_own(number) {
+                let was_found = index.remove_found(&mut batch, at);
+                assert!(was_found || index.remove_at(&key(number), location));
+                removed += 1;
+            }
+        }
+    }
+    removed
+}
+
+#[test]
+fn scans_see_each_key_that_stays_while_leaves_beside_it_are_given_up() {
+    // One group of keys stays, and a few of each other one.
+    let stays = |number: u64| number.is_multiple_of(5) || number % 2000 < 5;
+    let index = OrderedIndex::new();
+    for number in (0..KEYS).filter(|number| stays(*number)) {
+        let Ok(old) = index.insert(&key(number), location(number, 0), resolve);
+        assert_eq!(old, None);
+    }
+    let expected = (0..KEYS).filter(|number| stays(*number)).count();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let scanner = scope.spawn(|| {
+            let mut turn = 0;
+            while !done.load(Ordering::Relaxed) {
+                let seen = scan(&index, &mut RangeCursor::default(), turn);
+                assert_eq!(seen.iter().filter(|at| stays(**at)).count(), expected);
+                turn += 1;
+            }
+        });
+        let writers = [0, 1].map(|writer| {
+            let index = &index;
+            scope.spawn(move || {
+                // Groups that lie beside those of the other.
+                let is_own = |number: u64| number % 2 == writer && !stays(number);
+                let mut own: Vec<_> = (0..KEYS).filter(|number| is_own(*number)).collect();
+                own.sort_by_key(|number| key(*number));
+                for round in 0..12 * SCALE {
+                    let batch = own.iter().map(|at| (key(*at), location(*at, round)));
+                    let Ok(new) = index.insert_sorted_batch(batch, resolve);
+                    assert_eq!(new as usize, own.len());
+                    match (round + writer) % 3 {
+                        0 => remove_runs(index, &own, round, Direction::Rising),
+                        1 => {
+                            let falling: Vec<_> = own.iter().rev().copied().collect();
+                            remove_runs(index, &falling, round, Direction::Falling);
+                        }
+                        _ => assert_eq!(extract(index, is_own), own.len()),
+                    }
+                }
+            })
+        });
+        for writer in writers {
+            writer.join().unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        scanner.join().unwrap();
+    });
     assert_eq!(index.len() as usize, expected);
     assert_eq!(scan(&index, &mut RangeCursor::default(), 0).len(), expected);
 }

@@ -126,7 +126,7 @@ impl Engine {
             _ => Step::Keep(false),
         };
         let hash = self.hash(key);
-        self.change_hashed(space, key, hash, Extent::Head, 0, "sweep_expired", decide)
+        self.change_hashed(space, key, hash, Extent::Head, "sweep_expired", decide)
     }
 
     /// Has a thread sweep every namespace at an interval.

@@ -138,6 +138,20 @@ impl Engine {
         }
     }
 
+    /// As `order_remove`, for who may know where the key is: `forget` says whether it did.
+    #[inline]
+    pub(super) fn order_remove_found(
+        &self,
+        space: &Space,
+        key: &[u8],
+        old: u64,
+        forget: impl FnOnce(&OrderedIndex) -> bool,
+    ) {
+        if !space.with_order(forget) {
+            self.order_remove(space, key, old);
+        }
+    }
+
     /// Takes the key of a tombstone out, unless it is gone already.
     pub(super) fn order_forget(&self, space: &Space, key: &[u8], tombstone: Location) {
         if self.range_scans {

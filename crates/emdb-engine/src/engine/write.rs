@@ -68,7 +68,7 @@ impl Engine {
         mut step: impl FnMut() -> Step<'v, ()>,
     ) -> Result<()> {
         let hash = self.hash(key);
-        self.change_hashed(space, key, hash, Extent::Head, 0, call, |_| step())
+        self.change_hashed(space, key, hash, Extent::Head, call, |_| step())
     }
 
     /// As `change`; `decide` sees also a record that has expired.
@@ -80,41 +80,17 @@ impl Engine {
         call: &'static str,
         decide: impl FnMut(Option<&Frame<'_>>) -> Step<'v, T>,
     ) -> Result<T> {
-        self.change_hashed(space, key, self.hash(key), Extent::Whole, 0, call, decide)
+        self.change_hashed(space, key, self.hash(key), Extent::Whole, call, decide)
     }
 
-    /// Removes the record of a frame, unless the key has another one by now or none; tells
-    /// whether it did. The caller has a snapshot open that has passed the key.
-    pub(crate) fn remove_passed(
-        &self,
-        space: &Arc<Space>,
-        hash: u64,
-        frame: &Frame<'_>,
-        call: &'static str,
-    ) -> Result<bool> {
-        let decide = |stored: Option<&Frame<'_>>| match stored {
-            Some(stored) if stored.is_same(frame) && !self.is_expired(stored, None) => {
-                Step::Remove(true)
-            }
-            _ => Step::Keep(false),
-        };
-        self.change_hashed(space, frame.key, hash, Extent::Head, 1, call, decide)
-    }
-
-    /// As `change_frame`; `decide` sees so much of a record. So many snapshots are open that
-    /// do not need what the key had: the caller's own.
+    /// As `change_frame`; `decide` sees so much of a record.
     #[inline]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "three of them say which key it is"
-    )]
     pub(super) fn change_hashed<'v, T>(
         &self,
         space: &Arc<Space>,
         key: &[u8],
         hash: u64,
         extent: Extent,
-        unneeding: usize,
         call: &'static str,
         mut decide: impl FnMut(Option<&Frame<'_>>) -> Step<'v, T>,
     ) -> Result<T> {
@@ -161,9 +137,7 @@ impl Engine {
                         return;
                     };
                     match &newest {
-                        Some(old)
-                            if kind == Kind::Tombstone && self.snapshots.count() == unneeding =>
-                        {
+                        Some(old) if kind == Kind::Tombstone && self.snapshots.count() == 0 => {
                             guard.remove();
                             self.order_remove(space, key, old.position);
                         }

@@ -1,6 +1,6 @@
 //! Removing records while walking over them, each by an operation of its own.
 
-use emdb_index::Entry;
+use emdb_index::{Entry, OrderedIndex};
 use emdb_journal::Opened;
 
 use super::{End, RangeWalk, copied};
@@ -22,7 +22,7 @@ impl<F: FnMut(&[u8], &[u8]) -> bool> ExtractIf<F> {
     pub(super) fn new(namespace: Namespace, walk: RangeWalk, is_wanted: F) -> Self {
         Self {
             namespace,
-            walk: Some(walk),
+            walk: Some(walk.removing()),
             hashes: Vec::new(),
             is_wanted,
         }
@@ -38,9 +38,7 @@ impl<F: FnMut(&[u8], &[u8]) -> bool> ExtractIf<F> {
                 return Ok(None);
             };
             let (_, at, entry) = found;
-            if at == 0 {
-                walk.fetch_index(&mut self.hashes);
-            }
+            walk.fetch_index(at, &mut self.hashes);
             self.namespace.engine.check_open()?;
             let opened = Opened::new();
             let hash = self.hashes.get(at).copied();
@@ -50,7 +48,13 @@ impl<F: FnMut(&[u8], &[u8]) -> bool> ExtractIf<F> {
                     continue;
                 }
                 let (engine, space) = (&self.namespace.engine, self.namespace.space());
-                if engine.remove_passed(space, hash, &frame, "extract_if")? {
+                let (own, batch) = (&walk.order, &mut walk.front.found);
+                let forget = |order: &OrderedIndex| {
+                    // A clear may have put another order in the place of the walk's.
+                    let is_own = own.as_deref().is_some_and(|own| std::ptr::eq(own, order));
+                    is_own && order.remove_found(batch, at)
+                };
+                if engine.remove_passed(space, (entry.location, hash), &frame, forget)? {
                     return Ok(Some(copied(&frame)));
                 }
             }
@@ -96,6 +100,14 @@ impl<F: FnMut(&[u8], &[u8]) -> bool> Iterator for ExtractIf<F> {
             self.walk = None;
         }
         result
+    }
+}
+
+impl<F> Drop for ExtractIf<F> {
+    fn drop(&mut self) {
+        if let Some(walk) = &mut self.walk {
+            walk.end_removing();
+        }
     }
 }
 

@@ -23,7 +23,7 @@ const FEW: usize = SLOTS_MIN / 4;
 const FILLED: usize = SLOTS_MAX - SLOTS_MAX / 4;
 
 /// Where keys are not worth reading: ties may stay, and prefixes get no longer.
-fn unread(_: Location) -> Result<&'static [u8], ()> {
+pub(super) fn unread(_: Location) -> Result<&'static [u8], ()> {
     Err(())
 }
 
@@ -33,7 +33,7 @@ fn roomy(count: usize) -> usize {
 }
 
 /// Room for a fourth more.
-fn close(count: usize) -> usize {
+pub(super) fn close(count: usize) -> usize {
     count.saturating_add(count / 4).next_multiple_of(8)
 }
 
@@ -224,7 +224,7 @@ impl OrderedIndex {
         true
     }
 
-    fn exchange(&self, old: &[&Node<'_>], new: Vec<(Bytes, Leaf)>, pin: &Pin) {
+    pub(super) fn exchange(&self, old: &[&Node<'_>], new: Vec<(Bytes, Leaf)>, pin: &Pin) {
         let _structure = lock(&self.structure);
         self.directory.exchange(old, new, pin);
     }

@@ -9,7 +9,7 @@ use super::{
     directory::{Arc, Node, Pin},
     fence::Bytes,
     key::Slot,
-    leaf::{Leaf, Sought},
+    leaf::{Leaf, Sought, State},
 };
 
 /// What is left of a range of keys that is being scanned.
@@ -126,9 +126,13 @@ impl<'k> RangeCursor<'k> {
 #[derive(Debug, Default)]
 pub struct RangeBatch {
     entries: Vec<Entry>,
-    /// Where they are, if verified ones are to be remembered and some are not yet.
+    /// Where they are, if some are to be removed, or verified ones to be remembered and some
+    /// are not yet.
     leaf: Option<Arc<Leaf>>,
     remembers: bool,
+    removes: bool,
+    /// How many entries were removed from the leaf.
+    removed: usize,
     /// Whether all of them were verified.
     is_verified: bool,
     /// The slot of the first; those of others follow, or come before.
@@ -144,6 +148,13 @@ impl RangeBatch {
             remembers: true,
             ..Self::default()
         }
+    }
+
+    /// The batch, for a caller that uses [`OrderedIndex::remove_found`].
+    #[must_use]
+    pub fn removing(mut self) -> Self {
+        self.removes = true;
+        self
     }
 
     /// The batch, with room for so many entries.
@@ -169,6 +180,7 @@ impl RangeBatch {
     pub fn clear(&mut self) {
         self.entries.clear();
         self.leaf = None;
+        self.removed = 0;
     }
 
     /// Remembers in the index that the record of an entry, the one that is or was at
@@ -177,14 +189,17 @@ impl RangeBatch {
     ///
     /// Only a hint: what a writer does at the same moment may undo it.
     pub fn set_verified(&self, at: usize, entry: Entry) {
-        if let Some(leaf) = &self.leaf {
-            let slot = match self.is_back {
-                false => self.start.checked_add(at),
-                true => self.start.checked_sub(at),
-            };
-            if let Some(slot) = slot {
-                leaf.set_verified(slot, entry.location);
-            }
+        if let (Some(leaf), Some(slot)) = (&self.leaf, self.slot_of(at)) {
+            leaf.set_verified(slot, entry.location);
+        }
+    }
+
+    /// Where in the leaf the entry is that is or was at `at`, if nobody else changed the leaf.
+    fn slot_of(&self, at: usize) -> Option<usize> {
+        match self.is_back {
+            // Those before it were removed first.
+            false => self.start.checked_add(at)?.checked_sub(self.removed),
+            true => self.start.checked_sub(at),
         }
     }
 }
@@ -283,6 +298,9 @@ impl OrderedIndex {
         mut fetch: impl FnMut(&[Entry]),
         is_back: bool,
     ) -> Result<bool, E> {
+        if out.removed > 0 {
+            self.shrink_after(out);
+        }
         out.clear();
         if range.is_done {
             return Ok(false);
@@ -324,13 +342,77 @@ impl OrderedIndex {
             let last = out.entries.last().map(|entry| entry.location);
             range.pass(&node, seen.is_rest, last, is_back);
             if last.is_some() {
-                if out.remembers && !out.is_verified {
+                if out.removes || out.remembers && !out.is_verified {
                     out.leaf = Some(node.shared_leaf());
                 }
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+}
+
+impl OrderedIndex {
+    /// Removes the key of the entry of a batch that is at `at`, if the leaf that
+    /// the batch came from still has it where it was. Returns whether it had; if not,
+    /// nothing is known, and [`remove_at`](Self::remove_at) finds out. Entries are to be removed
+    /// in their order, and the batch must be [`RangeBatch::removing`] and of this index.
+    ///
+    /// Moves at most a leaf, and searches for nothing. The leaf's memory is given back with
+    /// [`shrink_after`](Self::shrink_after).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use emdb_index::{Location, OrderedIndex, RangeBatch, RangeCursor};
+    ///
+    /// let at = |position| Location::new(position).expect("small");
+    /// let index = OrderedIndex::build([("a", at(1)), ("b", at(2)), ("c", at(3))])?;
+    /// let mut batch = RangeBatch::default().removing();
+    /// let key_at = |_| Ok::<_, emdb_index::Error>("");
+    /// assert!(index.next_batch(&mut RangeCursor::default(), 8, &mut batch, key_at)?);
+    /// assert!(index.remove_found(&mut batch, 1));
+    /// assert!(!index.remove_found(&mut batch, 1));
+    /// assert!(index.remove_found(&mut batch, 2));
+    /// index.shrink_after(&mut batch);
+    /// assert_eq!(index.len(), 1);
+    /// # Ok::<(), emdb_index::Error>(())
+    /// ```
+    pub fn remove_found(&self, batch: &mut RangeBatch, at: usize) -> bool {
+        let (Some(entry), Some(slot)) = (batch.entries.get(at), batch.slot_of(at)) else {
+            return false;
+        };
+        let Some(leaf) = batch.leaf.as_ref().filter(|_| batch.removes) else {
+            return false;
+        };
+        let writer = leaf.lock();
+        let is_there = writer.state == State::Open && slot < leaf.len();
+        if !is_there || !leaf.slot(slot).is_at(entry.location) {
+            return false;
+        }
+        leaf.remove(slot);
+        drop(writer);
+        self.uncount(1);
+        batch.removed += 1;
+        true
+    }
+
+    /// Gives memory back where [`remove_found`](Self::remove_found) removed entries of a batch.
+    /// Done by itself when the batch is filled anew.
+    pub fn shrink_after(&self, batch: &mut RangeBatch) {
+        if batch.removed == 0 {
+            return;
+        }
+        let pin = Pin::new();
+        let high = batch.leaf.as_ref().and_then(|leaf| leaf.high());
+        // The leaf, or what has taken its place.
+        if let Some(node) = self.directory.find_below(high.map(Bytes::as_slice), &pin) {
+            let mut writer = node.leaf().lock();
+            if writer.state == State::Open {
+                self.shrink(&node, &mut writer, &pin);
+            }
+        }
+        batch.clear();
     }
 }
 

@@ -466,15 +466,16 @@ impl Directory {
         let mut trunks = vec![trunk];
         let mut leaves: Vec<_> = limbs[branch_at].1.leaves().collect();
         let mut branches_end = branch_at + 1;
-        let count = (leaves.len() + new.len()).saturating_sub(old.len());
-        if at + old.len() > leaves.len() || count < CHILDREN_MIN {
+        let count = |leaves: usize| (leaves + new.len()).saturating_sub(old.len());
+        while at + old.len() > leaves.len() || count(leaves.len()) < CHILDREN_MIN {
             if branches_end == limbs.len() {
                 self.take_next(&mut trunks, &mut limbs, pin);
             }
-            if let Some((_, next)) = limbs.get(branches_end) {
-                leaves.extend(next.leaves());
-                branches_end += 1;
-            }
+            let Some((_, next)) = limbs.get(branches_end) else {
+                break;
+            };
+            leaves.extend(next.leaves());
+            branches_end += 1;
         }
         let end = leaves.len().min(at + old.len());
         let gone = leaves[at..end].iter().map(|(_, leaf)| leaf_bytes(leaf));

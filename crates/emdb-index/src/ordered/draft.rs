@@ -17,7 +17,7 @@ use super::{
 pub(super) const SLOTS_MIN: usize = if SLOTS_MAX < 16 { SLOTS_MAX } else { 16 };
 
 /// Slots in the order of their keys, all of which begin with `prefix`.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Draft {
     prefix: Vec<u8>,
     pub(super) slots: Vec<Slot>,
