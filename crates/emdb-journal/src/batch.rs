@@ -30,6 +30,8 @@ use crate::seal::Seal;
 const CLOSE_BYTES: u64 = 256;
 /// Bytes of frames that are gathered before they are stored.
 const GATHERED_BYTES: usize = 1 << 16;
+/// Room that is made for the first of them.
+const GATHERED_MIN: usize = 1 << 10;
 /// Up to so many bytes behind a sync they are written, so that the next sync need not write
 /// all of a large page for them; see [`Store::Mixed`](crate::medium::Store::Mixed).
 const GATHERED_WRITTEN_BYTES: u64 = 1 << 20;
@@ -47,8 +49,9 @@ pub struct Batch {
     first: Option<u64>,
     count: u64,
     sum: BatchSum,
-    /// Frames that come at the cursor once they are stored.
+    /// Frames that come at the cursor once they are stored, and room for more.
     gathered: Vec<u8>,
+    gathered_len: usize,
     /// Frames before the cursor may still have to be sealed; the sum is with them.
     has_backlog: bool,
     /// Where the last frames ended that were gathered, and then written.
@@ -111,6 +114,7 @@ impl Core {
             count: 0,
             sum: BatchSum::default(),
             gathered: Vec::new(),
+            gathered_len: 0,
             has_backlog: false,
             written: 0,
             discarded: false,
@@ -230,7 +234,7 @@ impl Batch {
         let position = self.cursor();
         let core = &*self.core;
         let is_alone = core.seal.is_some()
-            || self.gathered.len() >= GATHERED_BYTES
+            || self.gathered_len >= GATHERED_BYTES
             || position >= core.tail.marker_due.load(Ordering::Relaxed);
         if is_alone || self.closed {
             return self.append(spec);
@@ -244,10 +248,13 @@ impl Batch {
         let head = spec.head(core.stamp)?;
         let len = head.as_bytes().len() + spec.key.len() + spec.value.len();
         core.make_room(position + len as u64 + CLOSE_BYTES)?;
-        let start = self.gathered.len();
-        self.gathered.resize(start + len, 0);
-        let frame = self.gathered.get_mut(start..).unwrap_or_default();
+        let range = self.gathered_len..self.gathered_len + len;
+        if self.gathered.len() < range.end {
+            self.gathered.resize((range.end * 2).max(GATHERED_MIN), 0);
+        }
+        let frame = self.gathered.get_mut(range).unwrap_or_default();
         let checksum = spec.store(&head, frame, core.stamp, core.base_lsn + position)?;
+        self.gathered_len += len;
         self.sum.add(checksum);
         self.add(position);
         Ok(position)
@@ -258,7 +265,7 @@ impl Batch {
     /// # Errors
     /// [`Error::Poisoned`] after a failed write.
     pub fn store_gathered(&mut self) -> Result<(), Error> {
-        if self.gathered.is_empty() {
+        if self.gathered_len == 0 {
             return Ok(());
         }
         let core = &*self.core;
@@ -269,14 +276,15 @@ impl Batch {
         // Among many, a write costs less than what a store makes dirty.
         let is_written = core.is_written_after(position, self.written)
             && position.saturating_sub(core.commit.durable()) < GATHERED_WRITTEN_BYTES;
+        let gathered = self.gathered.get(..self.gathered_len).unwrap_or_default();
         let stored = if is_written {
             self.written = end;
-            core.write_bytes(position, &self.gathered)
+            core.write_bytes(position, gathered)
         } else {
-            core.store_bytes(position, &self.gathered)
+            core.store_bytes(position, gathered)
         };
         stored.inspect_err(|_| core.poison())?;
-        self.gathered.clear();
+        self.gathered_len = 0;
         self.move_to(end);
         Ok(())
     }
@@ -511,7 +519,7 @@ impl Batch {
 
     /// The end of what was appended so far.
     pub fn cursor(&self) -> u64 {
-        self.cursor + self.gathered.len() as u64
+        self.cursor + self.gathered_len as u64
     }
 }
 

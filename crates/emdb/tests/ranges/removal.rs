@@ -1,9 +1,12 @@
 //! Removals in the order of keys, of which the indexes hear later, between other operations
 //! of their transaction.
 
-use emdb::{Emdb, Result};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
-use super::ordered;
+use emdb::{Emdb, Error, Result};
+
+use super::{Map, open, ordered, records};
 
 const RECORDS: u32 = 3000;
 
@@ -155,6 +158,227 @@ fn a_rollback_brings_back_what_was_swept() -> Result<()> {
     assert!(failed.is_err());
     assert_eq!(numbers(&db)?, all);
     assert_eq!(db.pop_first()?.unwrap().0, key(0));
+    db.verify()?;
+    Ok(())
+}
+
+/// Numbers below a limit, the same in every run of a seed.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: u32) -> u32 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) % u64::from(limit)) as u32
+    }
+}
+
+fn check(db: &Emdb, map: &Map) -> Result<()> {
+    assert_eq!(db.range(..)?, records(map));
+    assert_eq!(db.len()?, map.len());
+    db.verify()?;
+    Ok(())
+}
+
+/// Pops trusted the order of keys about what the transaction itself had changed.
+#[test]
+fn pops_among_other_changes_of_their_transaction_are_those_of_a_map() -> Result<()> {
+    let directory = tempfile::tempdir().unwrap();
+    for seed in 0..6 {
+        let path = directory.path().join(seed.to_string());
+        let mut db = open(&path);
+        let (mut numbers, mut map) = (Numbers(seed), Map::new());
+        for _ in 0..12 {
+            let before = map.clone();
+            let snapshot = (numbers.below(3) == 0).then(|| db.snapshot()).transpose()?;
+            let tx = db.begin()?;
+            let mut savepoints = Vec::new();
+            for _ in 0..numbers.below(60) {
+                let from = numbers.below(2 * RECORDS);
+                let many = [1, 2, 5, 70, 400][numbers.below(5) as usize];
+                match numbers.below(12) {
+                    0..3 => (0..many).try_for_each(|_| {
+                        assert_eq!(tx.pop_first()?, map.pop_first());
+                        Ok::<_, Error>(())
+                    })?,
+                    3..6 => (0..many).try_for_each(|_| {
+                        assert_eq!(tx.pop_last()?, map.pop_last());
+                        Ok::<_, Error>(())
+                    })?,
+                    6 => {
+                        let new = (from..from + 3 * many).map(key);
+                        let new: Vec<_> = new.map(|key| (key, seed.to_string())).collect();
+                        tx.insert_many(new.iter().map(|(key, value)| (key, value)))?;
+                        map.extend(new.into_iter().map(|(key, value)| (key, value.into())));
+                    }
+                    7 => {
+                        tx.insert(key(from), "one")?;
+                        map.insert(key(from), b"one".to_vec());
+                    }
+                    // Those that come next, and others.
+                    8 => {
+                        let next = map.keys().skip(numbers.below(80) as usize).step_by(3);
+                        let mut gone: Vec<_> = next.take(many as usize).cloned().collect();
+                        gone.push(key(from));
+                        for key in gone {
+                            assert_eq!(tx.remove(&key)?, map.remove(&key));
+                        }
+                    }
+                    9 => {
+                        let removed = tx.remove_range(key(from)..key(from + many))?;
+                        let is_in = |at: &Vec<u8>| (key(from)..key(from + many)).contains(at);
+                        let length = map.len();
+                        map.retain(|at, _| !is_in(at));
+                        assert_eq!(removed as usize, length - map.len());
+                    }
+                    10 => savepoints.push((tx.savepoint()?, map.clone())),
+                    _ => {
+                        if let Some((savepoint, then)) = savepoints.pop() {
+                            tx.rollback_to(savepoint)?;
+                            map = then;
+                        }
+                    }
+                }
+            }
+            if numbers.below(4) == 0 {
+                tx.rollback()?;
+                map.clone_from(&before);
+            } else {
+                tx.commit()?;
+            }
+            check(&db, &map)?;
+            if let Some(snapshot) = snapshot {
+                assert_eq!(snapshot.range(..)?, records(&before));
+            }
+            if numbers.below(3) == 0 {
+                db.close()?;
+                db = open(&path);
+                check(&db, &map)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn extract_if_gives_what_is_there_when_it_comes_whatever_happens_between() -> Result<()> {
+    let directory = tempfile::tempdir().unwrap();
+    for seed in 0..8 {
+        let path = directory.path().join(seed.to_string());
+        let db = open(&path);
+        let mut numbers = Numbers(seed);
+        let mut map: Map = (0..RECORDS)
+            .map(|at| (key(at), at.to_string().into()))
+            .collect();
+        db.insert_many(&map)?;
+        let is_wanted = |value: &[u8]| value.last().is_some_and(|last| last % 2 == 0);
+        let mut unchanged = map.clone();
+        let snapshot = (seed % 3 == 0).then(|| db.snapshot()).transpose()?;
+        let before = records(&map);
+        let mut extracted = db.extract_if(|_, value| is_wanted(value))?;
+        let mut last = None;
+        while let Some(record) = extracted.next().transpose()? {
+            let (at, value) = record;
+            assert!(is_wanted(&value));
+            assert!(
+                last.replace(at.clone()) < Some(at.clone()),
+                "in order, and once"
+            );
+            assert_eq!(map.remove(&at), Some(value));
+            let other = key(numbers.below(RECORDS + 100));
+            match numbers.below(if seed < 2 { 4 } else { 40 }) {
+                0 => {
+                    let value = numbers.below(1000).to_string();
+                    db.insert(&other, &value)?;
+                    map.insert(other.clone(), value.into());
+                    unchanged.remove(&other);
+                }
+                1 => {
+                    assert_eq!(db.remove(&other)?, map.remove(&other));
+                    unchanged.remove(&other);
+                }
+                2 => {
+                    let last = map.pop_last();
+                    assert_eq!(db.pop_last()?, last);
+                    unchanged.remove(&last.map(|(at, _)| at).unwrap_or_default());
+                }
+                3 if numbers.below(200) == 0 => {
+                    db.clear()?;
+                    map.clear();
+                    unchanged.clear();
+                    db.insert(&other, "2")?;
+                    map.insert(other, b"2".to_vec());
+                }
+                _ => {}
+            }
+            // Dropped on the way.
+            if seed == 5 && map.len() < 2000 {
+                break;
+            }
+        }
+        if seed != 5 {
+            let left = unchanged.iter().filter(|(at, _)| map.contains_key(*at));
+            assert_eq!(left.filter(|(_, value)| is_wanted(value)).count(), 0);
+        }
+        drop(extracted);
+        check(&db, &map)?;
+        if let Some(snapshot) = snapshot {
+            assert_eq!(snapshot.range(..)?, before);
+        }
+        db.close()?;
+        check(&open(&path), &map)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn extract_if_beside_writers_takes_each_record_once() -> Result<()> {
+    let db = numbered()?;
+    let is_over = AtomicBool::new(false);
+    let taken = thread::scope(|scope| {
+        let writers = [1, 2].map(|seed| {
+            let (db, is_over) = (&db, &is_over);
+            scope.spawn(move || -> Result<usize> {
+                let (mut numbers, mut removed) = (Numbers(seed), 0);
+                while !is_over.load(Ordering::Relaxed) {
+                    let at = numbers.below(RECORDS);
+                    match numbers.below(4) {
+                        // Behind all others: they are not met.
+                        0 => db.insert(key(RECORDS + at), "new")?,
+                        1 => removed += usize::from(db.remove(key(at))?.is_some()),
+                        2 => {
+                            let old = db.get(key(at))?;
+                            if let Some(old) = old.as_deref() {
+                                let _ = db.compare_and_swap(key(at), Some(old), Some(b"x"))?;
+                            }
+                        }
+                        _ => drop(db.transaction(|tx| {
+                            removed += usize::from(tx.remove(key(at))?.is_some());
+                            tx.insert(key(RECORDS + at), "new")
+                        })?),
+                    }
+                }
+                Ok(removed)
+            })
+        });
+        let mut taken = 0;
+        let mut last = None;
+        for record in db.extract_if(|at, _| at < key(RECORDS).as_slice())? {
+            let (at, _) = record?;
+            assert!(last.replace(at.clone()) < Some(at));
+            taken += 1;
+        }
+        is_over.store(true, Ordering::Relaxed);
+        for writer in writers {
+            taken += writer.join().unwrap()?;
+        }
+        Ok::<_, Error>(taken)
+    })?;
+    assert_eq!(taken, RECORDS as usize);
+    assert!(db.range(..key(RECORDS))?.is_empty());
+    assert_eq!(db.range(..)?.len(), db.len()?);
     db.verify()?;
     Ok(())
 }

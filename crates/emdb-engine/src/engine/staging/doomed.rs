@@ -74,7 +74,8 @@ impl Staging {
             ..FrameSpec::new(Kind::Tombstone, frame.key, b"")
         };
         let position = batch.gather(&spec)?;
-        touched.delta.add(engine.delta(&spec, Some(frame)));
+        touched.delta.remove(frame);
+        touched.delta.dead_bytes += batch.cursor().saturating_sub(position);
         let record = Swept {
             old: location,
             tombstone: Location::new(position)

@@ -1,15 +1,17 @@
 //! Taking the first or the last record out.
 //!
-//! The order of keys says which key comes next, the hash index what it has. So the order
+//! The order of keys says which key comes next, and what it has unless the transaction changed
+//! some key since the order was asked; then the hash index says that. So the order
 //! need not know the removals of the transaction, and the keys that come next can be
 //! fetched together: only a record that is stored, or an undo, makes them void.
 
 use std::sync::Arc;
 
 use emdb_index::{Entry, RangeBatch, RangeCursor};
-use emdb_journal::{Frame, Opened};
+use emdb_journal::{Frame, Kind, Opened};
 
 use super::{Staging, Touched};
+use crate::builder::VerifyReads;
 use crate::engine::read::Extent;
 use crate::engine::{Engine, Step};
 use crate::space::End;
@@ -20,6 +22,8 @@ type Record = (Vec<u8>, Vec<u8>);
 /// The most keys fetched together. The first time it is one, since few pops follow
 /// each other, and then twice as many as before.
 const TOGETHER: usize = 64;
+/// So many changes are brought into the order at once for the sake of the keys that come next.
+const FEW: usize = 64;
 
 /// The keys that come next at an end, where their records are, and their hashes.
 #[derive(Default)]
@@ -27,6 +31,9 @@ pub(super) struct Ahead {
     keys: Vec<(Entry, u64)>,
     at: usize,
     batch: RangeBatch,
+    /// How many changes have nothing to do with these keys: the order knew them, or they were
+    /// pops at this end since then.
+    known: Option<u64>,
     /// What is left of the order behind them.
     rest: Option<RangeCursor<'static>>,
 }
@@ -35,6 +42,7 @@ impl Ahead {
     pub(super) fn clear(&mut self) {
         self.keys.clear();
         self.at = 0;
+        self.known = None;
         self.rest = None;
     }
 }
@@ -48,10 +56,15 @@ impl Staging {
             End::Last => &touched.last,
         };
         let is_due = ahead.at == ahead.keys.len();
-        if is_due && ahead.rest.is_none() {
-            // Where the live keys begin is known once everything is done.
-            self.drain(engine)?;
-            if self.touched(at)?.unordered_puts {
+        if is_due {
+            let begins = ahead.rest.is_none();
+            if begins {
+                // Where the live keys begin is known once everything is done.
+                self.drain(engine)?;
+            }
+            let touched = self.touched(at)?;
+            let is_behind = !touched.is_abreast(end) && touched.unordered.len() <= FEW;
+            if begins && touched.unordered_puts || is_behind {
                 self.put_in_order(engine, at)?;
             }
         }
@@ -67,6 +80,15 @@ impl Staging {
 }
 
 impl Touched {
+    /// Whether the keys that were fetched at this end have what the order said.
+    fn is_abreast(&self, end: End) -> bool {
+        let ahead = match end {
+            End::First => &self.first,
+            End::Last => &self.last,
+        };
+        ahead.known == Some(self.changes)
+    }
+
     fn ahead(&mut self, end: End) -> &mut Ahead {
         match end {
             End::First => &mut self.first,
@@ -78,7 +100,9 @@ impl Touched {
     fn fetch(&mut self, engine: &Engine, end: End) -> Result<()> {
         let order = engine.order_of(&self.space, self.id)?;
         let space = Arc::clone(&self.space);
+        let known = self.is_ordered().then_some(self.changes);
         let ahead = self.ahead(end);
+        let known = known.or(ahead.known);
         let mut rest = ahead.rest.take().unwrap_or_else(|| space.dead_ends.rest());
         let max = (ahead.keys.len() * 2).clamp(1, TOGETHER);
         let batch = &mut ahead.batch;
@@ -88,7 +112,7 @@ impl Touched {
             End::Last => order.next_back_batch(&mut rest, max, batch, resolve)?,
         };
         for entry in batch.entries() {
-            engine.journal.prefetch(entry.location.get());
+            engine.journal.prefetch_all(entry.location.get());
         }
         ahead.clear();
         for entry in ahead.batch.entries() {
@@ -96,6 +120,7 @@ impl Touched {
             space.index.prefetch(hash);
             ahead.keys.push((*entry, hash));
         }
+        ahead.known = known;
         ahead.rest = Some(rest);
         Ok(())
     }
@@ -133,10 +158,14 @@ impl Engine {
         while let Some((entry, hash)) = staging.next_key(self, at, end)? {
             let opened = Opened::new();
             if !staging.is_untouched()
-                && let space = &staging.touched(at)?.space
-                && let Some((_, frame)) = self.still_newest(space, entry, Some(hash), &opened)
+                && let touched = staging.touched(at)?
+                && let Some(frame) = self.newest_at(touched, end, (entry, hash), &opened)
             {
                 staging.doom(self, (at, Some(end)), (entry.location, hash), &frame)?;
+                if let Some(touched) = staging.touched.get_mut(at) {
+                    let known = &mut touched.ahead(end).known;
+                    *known = known.map(|known| known + 1);
+                }
                 return Ok(Some((frame.key.to_vec(), frame.value.to_vec())));
             }
             if let Some(popped) = self.pop_alone(staging, (at, end), (entry, hash))? {
@@ -144,6 +173,36 @@ impl Engine {
             }
         }
         Ok(None)
+    }
+
+    /// The frame that a key which came next at that end has, if it is live. `None` says
+    /// nothing.
+    fn newest_at<'a>(
+        &'a self,
+        touched: &Touched,
+        end: End,
+        (entry, hash): (Entry, u64),
+        opened: &'a Opened,
+    ) -> Option<Frame<'a>> {
+        let space = &touched.space;
+        if !touched.is_abreast(end) {
+            let newest = self.still_newest(space, entry, Some(hash), opened);
+            return newest.map(|(_, frame)| frame);
+        }
+        let position = entry.location.get();
+        let frame = self.journal.frame(position, opened).ok()?;
+        let verify = match self.verify_reads {
+            VerifyReads::Once => !entry.verified,
+            VerifyReads::Always => true,
+            VerifyReads::Never => false,
+        };
+        if verify {
+            self.journal.verify(position, &frame).ok()?;
+        }
+        let is_live = frame.kind == Kind::Put
+            && frame.namespace == touched.id
+            && !self.is_expired(&frame, None);
+        is_live.then_some(frame)
     }
 
     /// Removes the record of a key, if it has one.

@@ -1,13 +1,12 @@
 //! Taking tombstones out of the indexes, once a commit has made them everybody's.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use emdb_index::Location;
 
 use super::Touched;
 use super::apply::AHEAD;
-use super::touched::{Removed, Sweeps, UNORDERED};
+use super::touched::{Removed, Sweeps, Swept, UNORDERED};
 use crate::engine::Engine;
 use crate::snapshots::KeptTombstone;
 use crate::space::Space;
@@ -52,10 +51,12 @@ impl Engine {
         }
         // First from the order: whoever takes the keys for alive where the hash index has no
         // tombstone is right.
-        if !touched.removed_sorted.is_empty() {
+        if self.range_scans {
             self.order_remove_all(space, &touched.removed_sorted);
-        } else if self.range_scans {
-            for some in touched.removed.chunks(UNORDERED) {
+            let sorted = touched.removed_sorted.len();
+            let unsorted = touched.removed.len().saturating_sub(sorted);
+            let unsorted = touched.removed.get(..unsorted).unwrap_or_default();
+            for some in unsorted.chunks(UNORDERED) {
                 let sorted = self.sorted(space, some.iter().map(|removed| removed.position));
                 self.order_remove_all(space, &sorted);
             }
@@ -63,12 +64,18 @@ impl Engine {
         for Sweeps { direction, all, .. } in &touched.swept {
             self.order_remove_swept(space, all, *direction);
         }
-        let mut ahead = touched
-            .all_removed()
-            .inspect(|removed| space.index.prefetch(removed.hash));
-        let mut queue: VecDeque<_> = ahead.by_ref().take(AHEAD).collect();
-        while let Some(Removed { position, hash }) = queue.pop_front() {
-            queue.extend(ahead.next());
+        self.remove_entries(space, &touched.removed, |removed| *removed);
+        for Sweeps { all, .. } in &touched.swept {
+            self.remove_entries(space, all, Swept::removed);
+        }
+    }
+
+    fn remove_entries<T>(&self, space: &Space, all: &[T], removed: impl Fn(&T) -> Removed) {
+        for (at, one) in all.iter().enumerate() {
+            if let Some(ahead) = all.get(at + AHEAD) {
+                space.index.prefetch(removed(ahead).hash);
+            }
+            let Removed { position, hash } = removed(one);
             self.remove_entry(space, hash, position, || ());
         }
     }

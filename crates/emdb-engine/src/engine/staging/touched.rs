@@ -29,7 +29,7 @@ pub(super) struct Touched {
     pub(super) earliest_expiry_ms: u64,
     /// Tombstones: they stay in the indexes until it is committed.
     pub(super) removed: Vec<Removed>,
-    /// The same in the order of their keys, if sealing the batch has sorted them.
+    /// The last of these in the order of their keys, if sealing the batch has sorted them.
     pub(super) removed_sorted: Vec<Placed>,
     /// Tombstones of keys that came in their order, rising and falling.
     pub(super) swept: [Sweeps; 2],
@@ -39,6 +39,8 @@ pub(super) struct Touched {
     pub(super) ordered_upto: u64,
     /// Whether one of them stores a record.
     pub(super) unordered_puts: bool,
+    /// How often a key was changed.
+    pub(super) changes: u64,
     pub(super) first: Ahead,
     pub(super) last: Ahead,
     /// The transaction creates it.
@@ -68,6 +70,15 @@ pub(in crate::engine) struct Swept {
     pub(in crate::engine) old: Location,
     pub(in crate::engine) tombstone: Location,
     pub(in crate::engine) hash: u64,
+}
+
+impl Swept {
+    pub(super) fn removed(&self) -> Removed {
+        Removed {
+            position: self.tombstone.get(),
+            hash: self.hash,
+        }
+    }
 }
 
 impl Sweeps {
@@ -108,6 +119,7 @@ impl Touched {
             unordered: Vec::new(),
             ordered_upto: 0,
             unordered_puts: false,
+            changes: 0,
             first: Ahead::default(),
             last: Ahead::default(),
             created,
@@ -152,6 +164,7 @@ impl Touched {
         key: &[u8],
         hash: u64,
     ) {
+        self.changes += 1;
         if kind == Kind::Tombstone {
             self.removed.push(Removed { position, hash });
         }
@@ -166,6 +179,7 @@ impl Touched {
 
     /// Notes a tombstone of a record that the order of keys leads to.
     pub(super) fn note_swept(&mut self, swept: Swept, direction: Direction) {
+        self.changes += 1;
         let is_it = |sweeps: &&mut Sweeps| sweeps.direction == direction;
         if let Some(sweeps) = self.swept.iter_mut().find(is_it) {
             sweeps.all.push(swept);
@@ -175,11 +189,10 @@ impl Touched {
     /// Every tombstone.
     pub(super) fn all_removed(&self) -> impl Iterator<Item = Removed> + '_ {
         let swept = self.swept.iter().flat_map(|sweeps| &sweeps.all);
-        let swept = swept.map(|swept| Removed {
-            position: swept.tombstone.get(),
-            hash: swept.hash,
-        });
-        self.removed.iter().copied().chain(swept)
+        self.removed
+            .iter()
+            .copied()
+            .chain(swept.map(Swept::removed))
     }
 
     /// The position of the last of them.
@@ -209,11 +222,18 @@ impl Touched {
 
     /// As `put_in_order`, for the last time before a commit.
     pub(super) fn seal_order(&mut self, engine: &Engine, cursor: u64) {
-        let only_removed = !self.unordered_puts && self.unordered.len() == self.removed.len();
+        // Otherwise all that is not in order yet are the last tombstones.
+        let has_puts = self.unordered_puts;
         let sorted = self.put_in_order(engine, cursor);
-        if only_removed {
+        if !has_puts {
             self.removed_sorted = sorted;
         }
+    }
+
+    /// Whether the order of keys knows everything.
+    pub(super) fn is_ordered(&self) -> bool {
+        let is_known = |sweeps: &Sweeps| sweeps.ordered == sweeps.all.len();
+        self.unordered.is_empty() && self.swept.iter().all(is_known)
     }
 
     /// Whether enough waits to be sorted.
