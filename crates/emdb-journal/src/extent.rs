@@ -358,6 +358,8 @@ pub(crate) struct Extents {
     prepared: AtomicU64,
     /// Prepared space below has been brought into memory, as far as that is done.
     populated: AtomicU64,
+    /// Below, the system was asked to write what was stored.
+    written_back: AtomicU64,
     growth: Mutex<Growth>,
     extent_bytes_max: u64,
     read_only: bool,
@@ -384,6 +386,7 @@ impl Extents {
             settled: AtomicU64::new(tail),
             prepared: AtomicU64::new(tail),
             populated: AtomicU64::new(tail),
+            written_back: AtomicU64::new(tail),
             growth: Mutex::new(Growth {
                 maps: vec![mapped],
                 sealed: page_floor(tail),
@@ -531,6 +534,21 @@ impl Extents {
     pub(crate) fn set_populated(&self, to: u64) {
         // Relaxed: a hint.
         self.populated.fetch_max(to, Ordering::Relaxed);
+    }
+
+    /// The stored bytes to be written back next, if there are enough behind the writers at
+    /// `end`, who store into none of them any more.
+    pub(crate) fn to_write_back(&self, end: u64) -> Option<(u64, u64)> {
+        const STEP_BYTES: u64 = 8 << 20;
+        const BEHIND_BYTES: u64 = 2 << 20;
+        let from = self.written_back.load(Ordering::Relaxed);
+        let to = page_floor(end.saturating_sub(BEHIND_BYTES));
+        (to.checked_sub(from)? >= STEP_BYTES).then_some((from, to))
+    }
+
+    pub(crate) fn set_written_back(&self, to: u64) {
+        // Relaxed: a hint.
+        self.written_back.fetch_max(to, Ordering::Relaxed);
     }
 
     fn extent_bytes(&self, prepared: u64) -> u64 {

@@ -923,6 +923,10 @@ impl Core {
                 // An error is the writer's to meet, when it needs the space.
                 let _ = self.grow(self.extents.prepared().saturating_add(1));
             }
+            if let Some((from, to)) = self.extents.to_write_back(self.readable()) {
+                self.medium.write_back(from, to);
+                self.extents.set_written_back(to);
+            }
             let Some((from, to)) = self.extents.to_populate(self.readable()) else {
                 break;
             };

@@ -134,6 +134,12 @@ pub trait Medium: Send + Sync {
         let _ = (from, to);
     }
 
+    /// Has the system begin to write stored bytes from `from` up to `to` to the disk, so that
+    /// the next sync finds less to do. A hint, and on no writer's path.
+    fn write_back(&self, from: u64, to: u64) {
+        let _ = (from, to);
+    }
+
     /// First position at or after `position` that may hold something other than zeros.
     fn next_data(&self, position: u64) -> u64 {
         position

@@ -409,3 +409,25 @@ fn space_is_made_ready_ahead_of_the_writers() {
     }
     ready.recv_timeout(HANG).unwrap();
 }
+
+#[test]
+fn what_was_stored_is_written_back_before_anybody_syncs() {
+    let (called, calls) = mpsc::channel();
+    let probe = Probe::new(MemoryMedium::new(), move |call| {
+        if call == "write_back" || call == "sync" {
+            let _ = called.send(call);
+        }
+        Ok(())
+    });
+    let (journal, _) = open(probe).unwrap();
+    // Only opening may have synced.
+    while calls.try_recv().is_ok() {}
+    let mut number = 0_u64;
+    while journal.published() < 32 << 20 {
+        journal
+            .append(&put(&number.to_le_bytes(), &[7; 60_000]))
+            .unwrap();
+        number += 1;
+    }
+    assert_eq!(calls.recv_timeout(HANG).unwrap(), "write_back");
+}

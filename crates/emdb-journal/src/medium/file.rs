@@ -440,6 +440,11 @@ impl Medium for FileMedium {
         sys::populate(&mut window, &opened.file, from, to);
     }
 
+    fn write_back(&self, from: u64, to: u64) {
+        let opened = self.file.read().unwrap_or_else(PoisonError::into_inner);
+        sys::write_back(&opened.file, from, to);
+    }
+
     fn store(&self) -> Store {
         self.file
             .read()

@@ -155,6 +155,19 @@ pub(crate) fn populate(window: &mut Option<Window>, file: &File, from: u64, to: 
     let _ = (window, file, from, to);
 }
 
+/// Has the system begin to write bytes of the file that were stored, and not wait for that.
+pub(crate) fn write_back(file: &File, from: u64, to: u64) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let (Ok(from), Ok(len)) = (from.try_into(), to.saturating_sub(from).try_into()) {
+        // SAFETY: the descriptor is open.
+        let _ = unsafe {
+            libc::sync_file_range(file.as_raw_fd(), from, len, libc::SYNC_FILE_RANGE_WRITE)
+        };
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = (file, from, to);
+}
+
 /// Whether the page that begins at `page` is in memory; yes where the system does not tell.
 pub(crate) fn is_resident(page: *const u8) -> bool {
     #[cfg(any(target_os = "linux", target_os = "android"))]

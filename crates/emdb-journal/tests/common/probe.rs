@@ -108,6 +108,10 @@ impl<M: Medium> Medium for Probe<M> {
         let _ = (self.hook)("populate");
         self.inner.populate(from, to);
     }
+    fn write_back(&self, from: u64, to: u64) {
+        let _ = (self.hook)("write_back");
+        self.inner.write_back(from, to);
+    }
     fn next_data(&self, position: u64) -> u64 {
         self.inner.next_data(position)
     }
