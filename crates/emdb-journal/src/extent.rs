@@ -543,7 +543,8 @@ impl Extents {
         const BEHIND_BYTES: u64 = 2 << 20;
         let from = self.written_back.load(Ordering::Relaxed);
         let to = page_floor(end.saturating_sub(BEHIND_BYTES));
-        (to.checked_sub(from)? >= STEP_BYTES).then_some((from, to))
+        let step = from.checked_add(STEP_BYTES)?;
+        (step <= to).then_some((from, step))
     }
 
     pub(crate) fn set_written_back(&self, to: u64) {

@@ -233,7 +233,7 @@ impl Journal {
     /// Whether a batch holds the write side.
     #[inline]
     pub fn is_batch_open(&self) -> bool {
-        self.core.tail.word.load(Ordering::SeqCst) & BATCH != 0
+        self.core.is_batch_open()
     }
 
     /// Waits until no batch holds the write side.
@@ -923,16 +923,25 @@ impl Core {
                 // An error is the writer's to meet, when it needs the space.
                 let _ = self.grow(self.extents.prepared().saturating_add(1));
             }
-            if let Some((from, to)) = self.extents.to_write_back(self.readable()) {
+            if let Some((from, to)) = self.extents.to_populate(self.readable()) {
+                self.medium.populate(from, to);
+                self.extents.set_populated(to);
+            } else if let Some((from, to)) = self.extents.to_write_back(self.readable()) {
+                // Only once writers have the space that they need: this may wait for the disk.
+                if self.is_batch_open() {
+                    // What stores as fast as it can needs all of this thread.
+                    break;
+                }
                 self.medium.write_back(from, to);
                 self.extents.set_written_back(to);
-            }
-            let Some((from, to)) = self.extents.to_populate(self.readable()) else {
+            } else {
                 break;
-            };
-            self.medium.populate(from, to);
-            self.extents.set_populated(to);
+            }
         }
+    }
+
+    fn is_batch_open(&self) -> bool {
+        self.tail.word.load(Ordering::SeqCst) & BATCH != 0
     }
 
     /// How far writers have come, an open batch included.
