@@ -916,7 +916,8 @@ impl Core {
         }
     }
 
-    /// Prepares the space that writers will need, and has its memory made.
+    /// Prepares the space that writers will need, has its memory made, and what they have left
+    /// behind written.
     fn work_ahead(&self) {
         while !self.growing().stop {
             if self.extents.is_running_out(self.readable()) {
@@ -940,6 +941,7 @@ impl Core {
         }
     }
 
+    #[inline]
     fn is_batch_open(&self) -> bool {
         self.tail.word.load(Ordering::SeqCst) & BATCH != 0
     }

@@ -135,7 +135,8 @@ pub trait Medium: Send + Sync {
     }
 
     /// Has the system begin to write stored bytes from `from` up to `to` to the disk, so that
-    /// the next sync finds less to do. A hint, and on no writer's path.
+    /// the next sync finds less to do. A hint, and on no writer's path; it makes nothing
+    /// durable, and an error that the system meets there is for the next sync to tell.
     fn write_back(&self, from: u64, to: u64) {
         let _ = (from, to);
     }
