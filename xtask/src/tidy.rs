@@ -33,6 +33,8 @@ const UNSAFE_PLACES: &[&str] = &[
     "crates/emdb-journal/src/extent/",
     "crates/emdb-journal/src/map.rs",
     "crates/emdb-index/src/hash/",
+    "crates/emdb-index/src/ordered/directory.rs",
+    "crates/emdb-index/src/ordered/directory/",
 ];
 const UNSAFE_FOLDERS: &[&str] = &["tests", "benches", "fuzz", "examples"];
 

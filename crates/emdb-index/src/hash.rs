@@ -72,7 +72,7 @@ use self::{
     word::Hash,
 };
 
-pub(crate) use self::prefetch::Place;
+pub(crate) use self::prefetch::{MovingPlace, Place};
 pub use self::{
     guard::Guard,
     image::ImageMemory,

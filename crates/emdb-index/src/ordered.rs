@@ -10,10 +10,12 @@
 //! *A leaf* changes in place, under its lock, between two steps of a sequence number;
 //! readers read again when it moved. Its bounds never change.
 //!
-//! *A split* makes leaves aside, a branch that has them in the place of the old
-//! one, and a trunk that has this; it hides the trunk before, as its fence is higher. Nobody can change the new ones until the old one cannot be
-//! found any more, and the old one is locked and then retired. So whoever reads
-//! the old leaf began before any change to the new ones. Merges go the same way.
+//! *A split* makes leaves aside, and a branch that has them in the place of the old one, to
+//! which the trunk leads from then on. Where that would have too many leaves, there is a trunk
+//! of more branches, which hides the one before, as its fence is higher. Nobody can change the
+//! new leaves until the old one cannot be found any more, and the old one is locked and then
+//! retired. So whoever reads the old leaf began before any change to the new ones. Merges go
+//! the same way.
 //!
 //! *A scan* reads one leaf, whose bounds say where it goes on. So it sees every key
 //! that stays exactly once, however leaves are split and merged meanwhile.
@@ -28,6 +30,7 @@ mod build;
 mod cell;
 mod change;
 mod cursor;
+#[expect(unsafe_code, reason = "leaves and branches are freed by hand")]
 mod directory;
 mod draft;
 mod fence;

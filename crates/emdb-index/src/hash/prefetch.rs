@@ -1,6 +1,9 @@
 //! Asks the processor to load a cache line early, where it can be asked.
 
-use std::ops::Range;
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicPtr, AtomicUsize, Ordering},
+};
 
 const LINE_BYTES: usize = 64;
 
@@ -54,6 +57,36 @@ impl Place {
         if part.start < end {
             prefetch_line(self.start.wrapping_add(end - 1));
         }
+    }
+}
+
+/// The place of something that others take the place of. Half of it may be of one and half of
+/// the other, which loads the wrong lines early, and does nothing else.
+#[derive(Debug)]
+pub(crate) struct MovingPlace {
+    start: AtomicPtr<u8>,
+    bytes: AtomicUsize,
+}
+
+impl MovingPlace {
+    pub(crate) fn new(place: Place) -> Self {
+        Self {
+            start: AtomicPtr::new(place.start.cast_mut()),
+            bytes: AtomicUsize::new(place.bytes),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> Place {
+        Place {
+            start: self.start.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn set(&self, place: Place) {
+        self.start.store(place.start.cast_mut(), Ordering::Relaxed);
+        self.bytes.store(place.bytes, Ordering::Relaxed);
     }
 }
 

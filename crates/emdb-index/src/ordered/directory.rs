@@ -1,9 +1,13 @@
 //! Which leaf holds a key: a skip list of trunks, each a short sorted block of branches,
 //! each of these one of leaves, by their lower bounds.
 //!
-//! Blocks do not change; others take the place of a branch whose leaves change, and of
-//! its trunk. So the skip list stays very short, and a search looks at words that lie
-//! side by side.
+//! Blocks do not change, but for the branches that a trunk leads to: one whose leaves change
+//! is exchanged there. Only where branches are split or merged, others take the place of
+//! their trunk. So the skip list stays very short, a search looks at words that lie side by
+//! side, and an exchange reads and writes what it changes, not what lies beside it.
+//!
+//! Branches and leaves are freed here, by who takes them out: blocks that lead to them come
+//! and go.
 //!
 //! Invariant: for every key, at every moment, the last fence at or below it belongs to a
 //! trunk, the last bound there at or below it to a branch, and the last one there to a
@@ -11,10 +15,10 @@
 //! Several leaves may cover a key for a while; then all of them are closed,
 //! locked or retired, and do not change.
 
-use std::{ops::Bound, sync::Arc as Shared};
+use std::ops::Bound;
 
 use crate::{
-    hash::Place,
+    hash::{MovingPlace, Place},
     primitive::{AtomicU64, Ordering, pause},
 };
 
@@ -31,7 +35,7 @@ mod model;
 #[cfg(loom)]
 use model as list;
 
-use list::Held;
+use list::{Cell, Handle, Held, Lent};
 
 pub(super) use list::{Arc, Pin};
 
@@ -83,28 +87,33 @@ pub(super) struct Block<T> {
 type Trunk = Block<Limb>;
 type Branch = Block<Twig>;
 
-/// A branch, and where its heads and its twigs are.
-#[derive(Clone)]
+/// Where a branch is, and where its heads and its twigs are, or were a moment ago.
 struct Limb {
-    branch: Shared<Branch>,
-    heads: Place,
-    twigs: Place,
+    branch: Cell<Branch>,
+    heads: MovingPlace,
+    twigs: MovingPlace,
 }
 
 /// A leaf, where its words are, and about how many slots it has.
-#[derive(Clone)]
 struct Twig {
-    leaf: Arc<Leaf>,
+    leaf: Handle<Leaf>,
     words: Place,
     len: usize,
 }
 
-/// Leaves that are to become a part of a directory.
-pub(super) struct Shoot(Bytes, Limb);
+/// What an exchange has taken out, and nothing leads to any more.
+struct Gone {
+    twigs: Vec<Twig>,
+    branches: Vec<Handle<Branch>>,
+}
+
+/// Leaves that are to become a branch of a directory.
+pub(super) struct Shoot(Vec<(Bytes, Leaf)>);
 
 /// A leaf in the directory, or one that was there a moment ago.
 pub(super) struct Node<'g> {
     trunk: Held<'g>,
+    branch: Lent<'g, Branch>,
     /// Where its branch is in the trunk.
     branch_at: usize,
     /// Where it is in the branch.
@@ -115,20 +124,15 @@ pub(super) struct Node<'g> {
 
 impl Node<'_> {
     #[inline]
-    fn branch(&self) -> &Branch {
-        &self.trunk.trunk().children[self.branch_at].branch
-    }
-
-    #[inline]
     pub(super) fn leaf(&self) -> &Leaf {
-        &self.branch().children[self.at].leaf
+        self.branch.children[self.at].leaf()
     }
 
     /// Begins to load all that a search in the leaf may look at.
     #[inline]
     fn prefetch(&self) {
-        if let Some(twig) = self.branch().children.get(self.at) {
-            twig.leaf.prefetch();
+        if let Some(twig) = self.branch.children.get(self.at) {
+            self.leaf().prefetch();
             twig.words.prefetch_part(0..twig.words.bytes() / 2);
         }
     }
@@ -138,12 +142,12 @@ impl Node<'_> {
     #[inline]
     fn prefetch_near(&self, count: usize) -> Option<usize> {
         const WORD_BYTES: usize = size_of::<u64>();
-        let twig = self.branch().children.get(self.at)?;
-        let Some(share) = self.branch().share(self.at, self.head) else {
+        let twig = self.branch.children.get(self.at)?;
+        let Some(share) = self.branch.share(self.at, self.head) else {
             self.prefetch();
             return None;
         };
-        twig.leaf.prefetch();
+        self.leaf().prefetch();
         let near = share.of(twig.len);
         let (start, end) = (near.saturating_sub(NEAR), near + NEAR);
         let tails = twig.words.bytes() / 2;
@@ -156,20 +160,21 @@ impl Node<'_> {
 
     /// To keep the leaf for longer than the pin.
     pub(super) fn shared_leaf(&self) -> Arc<Leaf> {
-        Arc::clone(&self.branch().children[self.at].leaf)
+        // SAFETY: as in `Twig::leaf`.
+        unsafe { self.branch.children[self.at].leaf.share() }
     }
 
     /// All keys of the leaf are at or above.
     #[inline]
     pub(super) fn low(&self) -> &Bytes {
-        &self.branch().lows[self.at]
+        &self.branch.lows[self.at]
     }
 
     /// All keys of the leaf are below.
     #[inline]
     pub(super) fn high(&self) -> Option<&Bytes> {
-        let branch = self.branch();
-        branch.lows.get(self.at + 1).or(branch.high.as_ref())
+        let next = self.branch.lows.get(self.at + 1);
+        next.or(self.branch.high.as_ref())
     }
 
     /// Whether there is another leaf behind it in its trunk. The search that led here has
@@ -177,56 +182,124 @@ impl Node<'_> {
     #[inline]
     fn is_followed(&self) -> bool {
         let trunk = self.trunk.trunk();
-        self.at + 1 < self.branch().children.len() || self.branch_at + 1 < trunk.children.len()
+        self.at + 1 < self.branch.children.len() || self.branch_at + 1 < trunk.children.len()
     }
 }
 
 impl Limb {
-    fn new(leaves: Vec<(Bytes, Arc<Leaf>)>) -> Self {
-        let high = leaves.last().and_then(|(_, leaf)| leaf.high().cloned());
-        let twigs = leaves.into_iter().map(|(low, leaf)| {
-            let (words, len) = (leaf.place_of_words(), leaf.len());
-            (low, Twig { leaf, words, len })
-        });
-        let branch = Shared::new(Block::new(twigs, high));
-        let (heads, twigs) = (Place::of(&branch.heads), Place::of(&branch.children));
+    fn new(branch: &Handle<Branch>) -> Self {
+        // SAFETY: a branch is freed by who gives up the trunk that led to it, and that is who
+        // makes this one.
+        let [heads, twigs] = unsafe { branch.get() }.places().map(MovingPlace::new);
         Self {
-            branch,
+            branch: Cell::new(branch),
             heads,
             twigs,
         }
     }
 
+    /// Has it lead to another branch.
+    fn set(&self, branch: Branch) {
+        let [heads, twigs] = branch.places();
+        self.branch.set(Some(&Handle::new(branch)));
+        self.heads.set(heads);
+        self.twigs.set(twigs);
+    }
+
+    /// Its branch, as long as the trunk has not been given up.
+    #[inline]
+    fn branch<'g>(&self, pin: &'g Pin) -> Option<Lent<'g, Branch>> {
+        // SAFETY: `free` is called where no cell leads to the branch any more.
+        unsafe { self.branch.lend(pin) }
+    }
+
     /// Begins to load what a search in the branch is likely to look at.
     #[inline]
-    fn prefetch(&self, share: Option<Share>) {
+    fn prefetch(&self, branch: Place, share: Option<Share>) {
         /// How many twigs a guess is off.
         const NEAR: usize = 4;
-        Place::of(std::slice::from_ref(&*self.branch)).prefetch();
-        self.heads.prefetch();
+        branch.prefetch();
+        self.heads.get().prefetch();
         if let Some(share) = share {
-            let near = share.of(self.twigs.bytes() / size_of::<Twig>());
+            let twigs = self.twigs.get();
+            let near = share.of(twigs.bytes() / size_of::<Twig>());
             let (start, end) = (near.saturating_sub(NEAR), near + NEAR);
             let part = start * size_of::<Twig>()..end * size_of::<Twig>();
-            self.twigs.prefetch_part(part);
+            twigs.prefetch_part(part);
+        }
+    }
+}
+
+impl Twig {
+    fn new(leaf: Leaf) -> Self {
+        Self {
+            words: leaf.place_of_words(),
+            len: leaf.len(),
+            leaf: Handle::new(leaf),
         }
     }
 
-    fn leaves(&self) -> impl Iterator<Item = (Bytes, Arc<Leaf>)> + '_ {
-        let twigs = self.branch.entries();
-        twigs.map(|(low, twig)| (low, twig.leaf))
+    /// The same leaf, with as many slots as it has by now.
+    fn again(&self) -> Self {
+        Self {
+            leaf: self.leaf.clone(),
+            words: self.words,
+            len: self.leaf().len(),
+        }
+    }
+
+    /// Its leaf. The twig is of a branch that was found under a pin which still lives, or the
+    /// structure mutex is held.
+    fn leaf(&self) -> &Leaf {
+        // SAFETY: a leaf is freed under the structure mutex, after no branch that can be found
+        // leads to it any more, and after who has found one under a pin.
+        unsafe { self.leaf.get() }
+    }
+}
+
+impl Branch {
+    fn of(twigs: Vec<(Bytes, Twig)>) -> Self {
+        let last = twigs.last().map(|(_, twig)| twig.leaf());
+        let high = last.and_then(|leaf| leaf.high().cloned());
+        Self::new(twigs.into_iter(), high)
+    }
+
+    #[inline]
+    fn place(&self) -> Place {
+        Place::of(std::slice::from_ref(self))
+    }
+
+    fn places(&self) -> [Place; 2] {
+        [Place::of(&self.heads), Place::of(&self.children)]
+    }
+
+    /// Its leaves, for another branch.
+    fn twigs(&self) -> impl Iterator<Item = (Bytes, Twig)> + '_ {
+        let twigs = self.children.iter().map(Twig::again);
+        self.lows.iter().cloned().zip(twigs)
     }
 
     /// The memory of the branch without its leaves.
-    fn bytes(&self) -> u64 {
-        self.branch.bytes() + SHARED_OVERHEAD as u64
+    fn branch_bytes(&self) -> u64 {
+        self.bytes() + SHARED_OVERHEAD as u64
     }
 }
 
 impl Trunk {
-    fn of(limbs: Vec<(Bytes, Limb)>) -> Self {
-        let high = limbs.last().and_then(|(_, limb)| limb.branch.high.clone());
-        Self::new(limbs.into_iter(), high)
+    fn of(limbs: &[(Bytes, Handle<Branch>)]) -> Self {
+        // SAFETY: as in `Limb::new`.
+        let last = limbs.last().map(|(_, branch)| unsafe { branch.get() });
+        let high = last.and_then(|branch| branch.high.clone());
+        let limbs = limbs
+            .iter()
+            .map(|(low, branch)| (low.clone(), Limb::new(branch)));
+        Self::new(limbs, high)
+    }
+
+    /// Its branches, for another trunk. Under the structure mutex.
+    fn limbs(&self) -> impl Iterator<Item = (Bytes, Handle<Branch>)> + '_ {
+        let limbs = self.lows.iter().zip(&self.children);
+        limbs.filter_map(|(low, limb)| Some((low.clone(), limb.branch.get()?)))
     }
 
     /// The memory of the trunk in the skip list without its branches.
@@ -301,13 +374,6 @@ impl<T> Block<T> {
         Some(Share(behind / above.saturating_sub(below) as f64))
     }
 
-    fn entries(&self) -> impl Iterator<Item = (Bytes, T)> + '_
-    where
-        T: Clone,
-    {
-        self.lows.iter().cloned().zip(self.children.iter().cloned())
-    }
-
     /// The memory of the block without its children.
     fn bytes(&self) -> u64 {
         let heads = size_of_val(&*self.heads);
@@ -334,10 +400,6 @@ impl Share {
 
 fn leaf_bytes(leaf: &Leaf) -> u64 {
     (size_of::<Leaf>() + LEAF_OVERHEAD + leaf.heap_bytes()) as u64
-}
-
-fn bytes_of(limbs: &[(Bytes, Limb)]) -> u64 {
-    limbs.iter().map(|(_, limb)| limb.bytes()).sum()
 }
 
 /// Cuts children into as many as a block should have, the last ones first.
@@ -431,10 +493,12 @@ impl Directory {
         let trunk = held.trunk();
         let (branch_at, head) = trunk.last(bound);
         let limb = trunk.children.get(branch_at)?;
-        limb.prefetch(trunk.share(branch_at, head));
-        let (at, head) = limb.branch.last(bound);
+        let branch = limb.branch(pin)?;
+        limb.prefetch(branch.place(), trunk.share(branch_at, head));
+        let (at, head) = branch.last(bound);
         Some(Node {
             trunk: held,
+            branch,
             branch_at,
             at,
             head,
@@ -449,101 +513,167 @@ impl Directory {
     /// the first old one.
     pub(super) fn exchange(&self, old: &[&Node<'_>], new: Vec<(Bytes, Leaf)>, pin: &Pin) {
         let Some(first) = old.first() else { return };
-        let new: Vec<_> = new
-            .into_iter()
-            .map(|(low, leaf)| (low, Arc::new(leaf)))
-            .collect();
-        let opened: Vec<_> = new.iter().map(|(_, leaf)| Arc::clone(leaf)).collect();
+        let new = new.into_iter().map(|(low, leaf)| (low, Twig::new(leaf)));
+        let new: Vec<_> = new.collect();
+        let opened: Vec<_> = new.iter().map(|(_, twig)| twig.again()).collect();
+        let added = opened.iter().map(|twig| leaf_bytes(twig.leaf()));
+        self.bytes.fetch_add(added.sum(), Ordering::Relaxed);
 
-        // The trunk they were found in may have been exchanged since.
+        // The branch they were found in may have been exchanged since.
+        let node = self.find(first.low().as_slice(), pin);
+        let before = node.branch.children.len();
+        let after = (before + new.len()).saturating_sub(old.len());
+        let fits = node.at + old.len() <= before;
+        let gone = if fits && (CHILDREN_MIN..=CHILDREN_MAX).contains(&after) {
+            self.exchange_in_branch(&node, old.len(), new)
+        } else {
+            self.exchange_branches(node, old.len(), new, pin)
+        };
+        // Only now: whoever still finds an old leaf must not miss a change.
+        for twig in opened {
+            twig.leaf().lock().state = State::Open;
+        }
+        let leaves = gone.twigs.iter().map(|twig| leaf_bytes(twig.leaf()));
+        // SAFETY: as in `Limb::new`.
+        let branches = gone
+            .branches
+            .iter()
+            .map(|branch| unsafe { branch.get() }.branch_bytes());
+        let bytes = leaves.sum::<u64>() + branches.sum::<u64>();
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        for branch in gone.branches {
+            // SAFETY: no cell leads to it any more: that of its trunk leads to another branch, or,
+            // as those of trunks before it, to nothing.
+            unsafe { branch.free_after(pin) };
+        }
+        for twig in gone.twigs {
+            // SAFETY: the only branches that lead to it are not found any more.
+            unsafe { twig.leaf.free_after(pin) };
+        }
+    }
+
+    /// Puts leaves in the place of so many from that node on, all of one branch.
+    fn exchange_in_branch(&self, node: &Node<'_>, old: usize, new: Vec<(Bytes, Twig)>) -> Gone {
+        let limb = &node.trunk.trunk().children[node.branch_at];
+        let mut twigs: Vec<_> = node.branch.twigs().collect();
+        let gone = twigs.splice(node.at..node.at + old, new);
+        let gone = Gone {
+            twigs: gone.map(|(_, twig)| twig).collect(),
+            branches: limb.branch.get().into_iter().collect(),
+        };
+        let branch = Branch::of(twigs);
+        self.bytes
+            .fetch_add(branch.branch_bytes(), Ordering::Relaxed);
+        limb.set(branch);
+        gone
+    }
+
+    /// Puts leaves in the place of so many from that node on, and others in the place of the
+    /// branches and trunks.
+    fn exchange_branches(
+        &self,
+        node: Node<'_>,
+        old: usize,
+        new: Vec<(Bytes, Twig)>,
+        pin: &Pin,
+    ) -> Gone {
         let Node {
             trunk,
+            branch,
             branch_at,
             at,
             ..
-        } = self.find(first.low().as_slice(), pin);
-        let mut limbs: Vec<_> = trunk.trunk().entries().collect();
+        } = node;
+        let mut limbs: Vec<_> = trunk.trunk().limbs().collect();
         let mut trunks = vec![trunk];
-        let mut leaves: Vec<_> = limbs[branch_at].1.leaves().collect();
+        let mut twigs: Vec<_> = branch.twigs().collect();
         let mut branches_end = branch_at + 1;
-        let count = |leaves: usize| (leaves + new.len()).saturating_sub(old.len());
-        while at + old.len() > leaves.len() || count(leaves.len()) < CHILDREN_MIN {
+        let count = |twigs: usize| (twigs + new.len()).saturating_sub(old);
+        while at + old > twigs.len() || count(twigs.len()) < CHILDREN_MIN {
             if branches_end == limbs.len() {
                 self.take_next(&mut trunks, &mut limbs, pin);
             }
             let Some((_, next)) = limbs.get(branches_end) else {
                 break;
             };
-            leaves.extend(next.leaves());
+            // SAFETY: as in `Limb::new`.
+            twigs.extend(unsafe { next.get() }.twigs());
             branches_end += 1;
         }
-        let end = leaves.len().min(at + old.len());
-        let gone = leaves[at..end].iter().map(|(_, leaf)| leaf_bytes(leaf));
-        let gone = gone.sum::<u64>() + bytes_of(&limbs[branch_at..branches_end]);
-        let added: u64 = new.iter().map(|(_, leaf)| leaf_bytes(leaf)).sum();
-        leaves.splice(at..end, new);
-        let grown: Vec<_> = cut(leaves)
-            .rev()
-            .filter_map(|leaves| Some((leaves.first()?.0.clone(), Limb::new(leaves))))
-            .collect();
-        let added = added + bytes_of(&grown);
-        limbs.splice(branch_at..branches_end, grown);
+        let end = twigs.len().min(at + old);
+        let gone = twigs.splice(at..end, new).map(|(_, twig)| twig).collect();
+        let grown = cut(twigs).rev().filter_map(|twigs| {
+            let low = twigs.first()?.0.clone();
+            Some((low, self.grow(twigs)))
+        });
+        let grown: Vec<_> = grown.collect();
+        let branches = limbs.splice(branch_at..branches_end, grown);
+        let gone = Gone {
+            twigs: gone,
+            branches: branches.map(|(_, branch)| branch).collect(),
+        };
         if limbs.len() < CHILDREN_MIN && trunks.len() == 1 {
             self.take_next(&mut trunks, &mut limbs, pin);
         }
-
-        self.bytes.fetch_add(added, Ordering::Relaxed);
         self.add(limbs, pin);
         // From behind: what is removed leaves its keys to the first new trunk,
         // which hides the first old one.
-        for trunk in trunks.iter().rev() {
-            let bytes = trunk.trunk().node_bytes();
-            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            self.list.remove(trunk);
+        for held in trunks.iter().rev() {
+            let trunk = held.trunk();
+            self.bytes.fetch_sub(trunk.node_bytes(), Ordering::Relaxed);
+            self.list.remove(held);
+            // Whoever has it still must not find what goes on changing without it.
+            trunk.children.iter().for_each(|limb| limb.branch.set(None));
         }
-        self.bytes.fetch_sub(gone, Ordering::Relaxed);
-        // Only now: whoever still finds an old leaf must not miss a change.
-        for leaf in opened {
-            leaf.lock().state = State::Open;
-        }
+        gone
+    }
+
+    /// A branch of these leaves.
+    fn grow(&self, twigs: Vec<(Bytes, Twig)>) -> Handle<Branch> {
+        let branch = Branch::of(twigs);
+        self.bytes
+            .fetch_add(branch.branch_bytes(), Ordering::Relaxed);
+        Handle::new(branch)
     }
 
     /// Adds the next trunk, and its branches, to those that are exchanged.
     fn take_next<'g>(
         &'g self,
         trunks: &mut Vec<Held<'g>>,
-        limbs: &mut Vec<(Bytes, Limb)>,
+        limbs: &mut Vec<(Bytes, Handle<Branch>)>,
         pin: &'g Pin,
     ) {
-        let high = limbs.last().and_then(|(_, limb)| limb.branch.high.as_ref());
+        // SAFETY: as in `Limb::new`.
+        let last = limbs.last().map(|(_, branch)| unsafe { branch.get() });
+        let high = last.and_then(|branch| branch.high.clone());
         if let Some(next) = high.map(|high| self.find(high.as_slice(), pin).trunk) {
-            limbs.extend(next.trunk().entries());
+            limbs.extend(next.trunk().limbs());
             trunks.push(next);
         }
     }
 
-    /// Makes a branch of leaves, and opens them, for a directory that nobody else knows yet.
+    /// Opens leaves that are to become a branch, for a directory that nobody else knows yet.
     pub(super) fn sprout(&self, leaves: Vec<(Bytes, Leaf)>) -> Option<Shoot> {
-        let open = |(low, leaf): (Bytes, Leaf)| {
-            self.bytes.fetch_add(leaf_bytes(&leaf), Ordering::Relaxed);
+        for (_, leaf) in &leaves {
+            self.bytes.fetch_add(leaf_bytes(leaf), Ordering::Relaxed);
             leaf.lock().state = State::Open;
-            (low, Arc::new(leaf))
-        };
-        let leaves: Vec<_> = leaves.into_iter().map(open).collect();
-        let low = leaves.first()?.0.clone();
-        let limb = Limb::new(leaves);
-        self.bytes.fetch_add(limb.bytes(), Ordering::Relaxed);
-        Some(Shoot(low, limb))
+        }
+        (!leaves.is_empty()).then_some(Shoot(leaves))
     }
 
     /// Adds branches of its own for good, side by side, before anyone else knows this directory.
     pub(super) fn graft(&self, shoots: impl IntoIterator<Item = Shoot>, pin: &Pin) {
-        let limbs = shoots.into_iter().map(|Shoot(low, limb)| (low, limb));
+        let limbs = shoots.into_iter().filter_map(|Shoot(leaves)| {
+            let twigs = leaves.into_iter().map(|(low, leaf)| (low, Twig::new(leaf)));
+            let twigs: Vec<_> = twigs.collect();
+            let low = twigs.first()?.0.clone();
+            Some((low, self.grow(twigs)))
+        });
         self.add(limbs.collect(), pin);
     }
 
     /// Adds trunks of these branches.
-    fn add(&self, limbs: Vec<(Bytes, Limb)>, pin: &Pin) {
+    fn add(&self, limbs: Vec<(Bytes, Handle<Branch>)>, pin: &Pin) {
         // From behind: until the first new trunk is there, the old one covers
         // what the others do not.
         for limbs in cut(limbs) {
@@ -553,7 +683,7 @@ impl Directory {
             // Relaxed: those of one bound are given out under the structure mutex.
             let version = self.versions.fetch_add(1, Ordering::Relaxed);
             let low = low.clone();
-            let trunk = Trunk::of(limbs);
+            let trunk = Trunk::of(&limbs);
             self.bytes.fetch_add(trunk.node_bytes(), Ordering::Relaxed);
             self.list.add(Fence { low, version }, trunk, pin);
         }
@@ -562,6 +692,23 @@ impl Directory {
     /// The memory of all leaves, branches and trunks, in bytes.
     pub(super) fn memory_bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        self.list.visit(|trunk| {
+            for (_, branch) in trunk.limbs() {
+                // SAFETY: as in `Limb::new`.
+                for twig in &unsafe { branch.get() }.children {
+                    // SAFETY: nobody else knows the directory any more, and what was taken out
+                    // of it is not found here.
+                    unsafe { twig.leaf.clone().free() };
+                }
+                // SAFETY: as above.
+                unsafe { branch.free() };
+            }
+        });
     }
 }
 

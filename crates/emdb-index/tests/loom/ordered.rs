@@ -130,6 +130,19 @@ fn a_scan_sees_what_stays_while_its_leaf_splits() {
     );
 }
 
+/// One leaf becomes three, more than a branch has here.
+#[test]
+fn a_scan_sees_what_stays_while_branches_split() {
+    model(
+        &[0, 3],
+        |world| {
+            world.put(1);
+            world.put(2);
+        },
+        &[|world| sees(world, &[0, 3])],
+    );
+}
+
 #[test]
 fn a_scan_sees_what_stays_while_leaves_are_merged() {
     model(
