@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 
-use emdb_index::{Location, OrderedIndex, RangeBatch, RangeCursor};
+use emdb_index::{Direction, Entry, Location, OrderedIndex, RangeBatch, RangeCursor};
 use loom::{
     sync::{
         Arc,
@@ -168,6 +168,64 @@ fn a_scan_misses_no_change_to_a_leaf_that_was_split_before() {
             |world| {
                 if world.is_done.load(Ordering::Acquire) {
                     assert!(world.scan(false).contains(&3));
+                }
+            },
+        ],
+    );
+}
+
+/// Removes keys that lie side by side, in the order in which they are given.
+fn sweep(world: &World, mut keys: &[usize], direction: Direction) {
+    while let Some(first) = keys.first() {
+        let run = keys.iter().map(|key| location(*key));
+        let gone = world.index.remove_run(KEYS[*first], run, direction);
+        keys = &keys[gone..];
+    }
+}
+
+/// Leaves are given up across branches, of which trunks are made anew.
+#[test]
+fn a_scan_sees_what_stays_while_leaves_of_several_branches_are_given_up() {
+    model(
+        &[0, 1, 2, 3, 4],
+        |world| sweep(world, &[0, 1, 2, 3], Direction::Rising),
+        &[|world| sees(world, &[4])],
+    );
+    model(
+        &[0, 1, 2, 3, 4],
+        |world| sweep(world, &[4, 3, 2, 1], Direction::Falling),
+        &[|world| sees(world, &[0])],
+    );
+}
+
+/// Two leaves of two trunks become one. As long as the old trunks lead to the old leaves, the
+/// new one must not change: here, by a batch that begins where it is found already.
+#[test]
+fn who_begins_after_a_change_to_leaves_merged_across_trunks_sees_it() {
+    fn other() -> Location {
+        Location::new(7).unwrap()
+    }
+    model(
+        &[0, 1, 2, 3, 4, 5],
+        |world| {
+            world.remove(5);
+            world.remove(3);
+        },
+        &[
+            |world| {
+                let batch = [(KEYS[3], location(3)), (KEYS[4], other())];
+                let resolve = |_| -> Result<&[u8], Infallible> { unreachable!() };
+                let Ok(_) = world.index.insert_sorted_batch(batch, resolve);
+                world.is_done.store(true, Ordering::Release);
+            },
+            |world| {
+                if world.is_done.load(Ordering::Acquire) {
+                    let (mut range, mut batch) = (RangeCursor::default(), RangeBatch::default());
+                    let resolve = |_| -> Result<&[u8], Infallible> { unreachable!() };
+                    let index = &world.index;
+                    let Ok(found) = index.next_back_batch(&mut range, 8, &mut batch, resolve);
+                    let is_old = |entry: &Entry| entry.location == location(4);
+                    assert!(found && !batch.entries().iter().any(is_old));
                 }
             },
         ],

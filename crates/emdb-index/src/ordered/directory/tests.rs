@@ -1,8 +1,13 @@
 //! Blocks of few children, so that a few thousand keys make many trunks.
 
-use std::{collections::BTreeSet, convert::Infallible};
+use std::{
+    collections::BTreeSet,
+    convert::Infallible,
+    ops::Bound,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
-use crate::{Location, OrderedIndex, RangeBatch, RangeCursor};
+use crate::{Direction, Location, OrderedIndex, RangeBatch, RangeCursor};
 
 fn key(number: u64) -> Vec<u8> {
     [
@@ -104,7 +109,7 @@ fn scans_find_what_stays_while_threads_split_and_merge_trunks() {
     for number in &model {
         let Ok(_) = index.insert(&key(*number), at(*number), resolve);
     }
-    let (index, writing) = (&index, &std::sync::atomic::AtomicU64::new(WRITERS));
+    let (index, writing) = (&index, &AtomicU64::new(WRITERS));
     std::thread::scope(|scope| {
         for writer in 0..WRITERS {
             scope.spawn(move || {
@@ -118,7 +123,7 @@ fn scans_find_what_stays_while_threads_split_and_merge_trunks() {
                         assert!(index.remove_at(&key(number), at(number)));
                     }
                 }
-                writing.fetch_sub(1, std::sync::atomic::Ordering::Release);
+                writing.fetch_sub(1, Ordering::Release);
             });
         }
         for is_back in [false, true] {
@@ -126,7 +131,7 @@ fn scans_find_what_stays_while_threads_split_and_merge_trunks() {
             scope.spawn(move || {
                 let mut is_last = false;
                 while !is_last {
-                    is_last = writing.load(std::sync::atomic::Ordering::Acquire) == 0;
+                    is_last = writing.load(Ordering::Acquire) == 0;
                     let found = all(index, is_back);
                     let stayed = found.into_iter().filter(|number| stays(*number));
                     assert!(stayed.eq(model.iter().copied()), "what stays was not found");
@@ -135,4 +140,120 @@ fn scans_find_what_stays_while_threads_split_and_merge_trunks() {
         }
     });
     check(index, &model);
+}
+
+/// Whoever begins to search after a change was made finds what it left, in whichever trunk,
+/// branch or leaf that is by then.
+#[test]
+fn who_begins_after_a_change_sees_it_while_threads_split_and_merge_trunks() {
+    const COUNT: u64 = if cfg!(debug_assertions) {
+        3_000
+    } else {
+        20_000
+    };
+    const WRITERS: u64 = 2;
+    const ROUNDS: u64 = 4;
+    /// Bounds that are not kept in place.
+    fn long(number: u64) -> Vec<u8> {
+        format!(
+            "a prefix that all of the keys have in common {:02} and more {number:08}",
+            number * 7 / COUNT
+        )
+        .into_bytes()
+    }
+    let resolve = |location: Location| Ok::<_, Infallible>(long(location.get()));
+    let at = |number| Location::new(number).expect("not zero");
+    let index = &OrderedIndex::new();
+    // Of each key: how often it has come or gone, twice, and one more while it does. It is
+    // there if it has come once more than it has gone.
+    let steps: &Vec<AtomicU64> = &(0..COUNT).map(|_| AtomicU64::new(0)).collect();
+    let step = |numbers: &[u64]| {
+        for number in numbers {
+            steps[*number as usize].fetch_add(1, Ordering::AcqRel);
+        }
+    };
+    let writing = &AtomicU64::new(WRITERS);
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            scope.spawn(move || {
+                // Short stretches, between those of the other.
+                let own: Vec<_> = (1..COUNT).filter(|n| n / 700 % WRITERS == writer).collect();
+                for round in 0..ROUNDS {
+                    for part in own.chunks(if (round + writer) % 2 == 0 { 1 } else { 300 }) {
+                        step(part);
+                        let batch = part.iter().map(|n| (long(*n), at(*n)));
+                        let Ok(new) = index.insert_sorted_batch(batch, resolve);
+                        assert_eq!(new as usize, part.len());
+                        step(part);
+                    }
+                    let mut rest = own.clone();
+                    let direction = match round % 2 {
+                        0 => Direction::Rising,
+                        _ => {
+                            rest.reverse();
+                            Direction::Falling
+                        }
+                    };
+                    for part in rest.chunks([600, 40][(round / 2 % 2) as usize]) {
+                        step(part);
+                        let mut rest = part;
+                        while let Some(first) = rest.first() {
+                            let run = || rest.iter().map(|n| at(*n));
+                            let same = run().zip(run());
+                            assert_ne!(index.replace_run(&long(*first), same, direction), 0);
+                            let gone = index.remove_run(&long(*first), run(), direction);
+                            assert_ne!(gone, 0);
+                            rest = &rest[gone..];
+                        }
+                        step(part);
+                    }
+                }
+                writing.fetch_sub(1, Ordering::Release);
+            });
+        }
+        for is_back in [false, true] {
+            scope.spawn(move || {
+                let (mut state, mut batch) = (u64::from(is_back) + 1, RangeBatch::default());
+                while writing.load(Ordering::Acquire) != 0 {
+                    state = state
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1);
+                    let first = 1 + (state >> 33) % (COUNT - 1);
+                    let last = (first + (state >> 20) % 200).min(COUNT - 1);
+                    let now = || -> Vec<_> {
+                        let steps = &steps[first as usize..=last as usize];
+                        steps
+                            .iter()
+                            .map(|step| step.load(Ordering::Acquire))
+                            .collect()
+                    };
+                    let before = now();
+                    let (low, high) = (long(first), long(last));
+                    let mut range =
+                        RangeCursor::borrowing(Bound::Included(&low), Bound::Included(&high));
+                    let mut found = BTreeSet::new();
+                    loop {
+                        let next = match is_back {
+                            false => index.next_batch(&mut range, 30, &mut batch, resolve),
+                            true => index.next_back_batch(&mut range, 30, &mut batch, resolve),
+                        };
+                        let Ok(more) = next;
+                        if !more {
+                            break;
+                        }
+                        for entry in batch.entries() {
+                            assert!(found.insert(entry.location.get()), "seen twice");
+                        }
+                    }
+                    for (number, (before, after)) in (first..).zip(before.into_iter().zip(now())) {
+                        if before == after && before % 2 == 0 {
+                            let is_there = before % 4 == 2;
+                            assert_eq!(found.contains(&number), is_there, "{number}");
+                        }
+                    }
+                }
+            });
+        }
+    });
+    assert!(index.is_empty());
 }
