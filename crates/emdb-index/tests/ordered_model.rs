@@ -470,6 +470,18 @@ impl World {
     }
 }
 
+#[test]
+fn any_number_of_entries_may_be_asked_for_at_once() {
+    let mut world = World::new(Shape::Tail);
+    world.batch(World::numbers(0, 1000, 3), true);
+    world.scan(Bound::Unbounded, Bound::Unbounded, usize::MAX, 0);
+    world.scan(Bound::Unbounded, Bound::Unbounded, usize::MAX, u32::MAX);
+    let middle = Bound::Excluded(1500);
+    world.scan(middle, Bound::Unbounded, usize::MAX, 0x5555_5555);
+    world.scan(Bound::Unbounded, middle, usize::MAX, u32::MAX);
+    world.scan(middle, Bound::Unbounded, usize::MAX, u32::MAX);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(120))]
 

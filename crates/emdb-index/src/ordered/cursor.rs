@@ -9,7 +9,7 @@ use super::{
     directory::{Arc, Node, Pin},
     fence::Bytes,
     key::Slot,
-    leaf::{Leaf, Sought, State},
+    leaf::{Leaf, SLOTS_MAX, Sought, State},
 };
 
 /// What is left of a range of keys that is being scanned.
@@ -305,6 +305,8 @@ impl OrderedIndex {
         if range.is_done {
             return Ok(false);
         }
+        // A leaf has no more.
+        let max = max.clamp(1, SLOTS_MAX);
         range.lower.settle(resolve)?;
         range.upper.settle(resolve)?;
         let pin = Pin::new();
@@ -327,14 +329,14 @@ impl OrderedIndex {
                 range.is_done = true;
                 break;
             };
-            let mut seen = copy((&node, near), range, max.max(1), out, resolve, is_back)?;
+            let mut seen = copy((&node, near), range, max, out, resolve, is_back)?;
             fetch(&out.entries);
             if seen.is_first_unsure {
                 if let Err(error) = out.settle_first(range, resolve) {
                     out.clear();
                     return Err(error);
                 }
-                if out.entries.len() > max.max(1) {
+                if out.entries.len() > max {
                     out.entries.pop();
                     seen.is_rest = false;
                 }
