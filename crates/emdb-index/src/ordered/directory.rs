@@ -17,17 +17,15 @@
 
 use std::ops::Bound;
 
-use crate::{
-    hash::{MovingPlace, Place},
-    primitive::{AtomicU64, Ordering, pause},
-};
+use crate::primitive::{AtomicU64, Ordering, pause};
 
 use super::{
     fence::{Bytes, Fence},
-    key::{NEAR, Stub, common_len, count_below},
+    key::NEAR,
     leaf::{Leaf, State},
 };
 
+mod block;
 #[cfg(not(loom))]
 mod list;
 #[cfg(loom)]
@@ -35,7 +33,8 @@ mod model;
 #[cfg(loom)]
 use model as list;
 
-use list::{Cell, Handle, Held, Lent};
+use block::{Branch, Trunk, Twig, leaf_bytes};
+use list::{Handle, Held, Lent};
 
 pub(super) use list::{Arc, Pin};
 
@@ -52,53 +51,10 @@ const CHILDREN_FILLED: usize = CHILDREN_MAX - CHILDREN_MAX / 4;
 /// How many leaves a new branch should have.
 pub(super) const LEAVES_FILLED: usize = CHILDREN_FILLED;
 
-/// A word for the height and the references, two for the tower, and what the
-/// allocator adds to a node.
-const NODE_OVERHEAD: usize = 8 + 16 + 16;
-/// The counts of an `Arc`, and what the allocator adds to it.
-const SHARED_OVERHEAD: usize = 16 + 16;
-/// What the allocator adds to the parts of a block.
-const BLOCK_OVERHEAD: usize = 3 * 16;
-/// The same, and what it adds to the words.
-const LEAF_OVERHEAD: usize = SHARED_OVERHEAD + 16;
-
 pub(super) struct Directory {
     list: list::List,
     versions: AtomicU64,
     bytes: AtomicU64,
-}
-
-/// Some leaves or branches that lie side by side. Never empty.
-///
-/// Between two of its children, the bound of the second is the end of the first. So a
-/// search ends here, and all that it needs of the child can be loaded at once.
-pub(super) struct Block<T> {
-    /// All bounds but the first begin with it.
-    prefix: Bytes,
-    /// The first bytes after the prefix of all bounds but the first.
-    heads: Box<[u64]>,
-    /// All keys of a child are at or above.
-    lows: Box<[Bytes]>,
-    children: Box<[T]>,
-    /// All keys of its last child are below.
-    high: Option<Bytes>,
-}
-
-type Trunk = Block<Limb>;
-type Branch = Block<Twig>;
-
-/// Where a branch is, and where its heads and its twigs are, or were a moment ago.
-struct Limb {
-    branch: Cell<Branch>,
-    heads: MovingPlace,
-    twigs: MovingPlace,
-}
-
-/// A leaf, where its words are, and about how many slots it has.
-struct Twig {
-    leaf: Handle<Leaf>,
-    words: Place,
-    len: usize,
 }
 
 /// What an exchange has taken out, and nothing leads to any more.
@@ -184,222 +140,6 @@ impl Node<'_> {
         let trunk = self.trunk.trunk();
         self.at + 1 < self.branch.children.len() || self.branch_at + 1 < trunk.children.len()
     }
-}
-
-impl Limb {
-    fn new(branch: &Handle<Branch>) -> Self {
-        // SAFETY: a branch is freed by who gives up the trunk that led to it, and that is who
-        // makes this one.
-        let [heads, twigs] = unsafe { branch.get() }.places().map(MovingPlace::new);
-        Self {
-            branch: Cell::new(branch),
-            heads,
-            twigs,
-        }
-    }
-
-    /// Has it lead to another branch.
-    fn set(&self, branch: Branch) {
-        let [heads, twigs] = branch.places();
-        self.branch.set(Some(&Handle::new(branch)));
-        self.heads.set(heads);
-        self.twigs.set(twigs);
-    }
-
-    /// Its branch, as long as the trunk has not been given up.
-    #[inline]
-    fn branch<'g>(&self, pin: &'g Pin) -> Option<Lent<'g, Branch>> {
-        // SAFETY: `free` is called where no cell leads to the branch any more.
-        unsafe { self.branch.lend(pin) }
-    }
-
-    /// Begins to load what a search in the branch is likely to look at.
-    #[inline]
-    fn prefetch(&self, branch: Place, share: Option<Share>) {
-        /// How many twigs a guess is off.
-        const NEAR: usize = 4;
-        branch.prefetch();
-        self.heads.get().prefetch();
-        if let Some(share) = share {
-            let twigs = self.twigs.get();
-            let near = share.of(twigs.bytes() / size_of::<Twig>());
-            let (start, end) = (near.saturating_sub(NEAR), near + NEAR);
-            let part = start * size_of::<Twig>()..end * size_of::<Twig>();
-            twigs.prefetch_part(part);
-        }
-    }
-}
-
-impl Twig {
-    fn new(leaf: Leaf) -> Self {
-        Self {
-            words: leaf.place_of_words(),
-            len: leaf.len(),
-            leaf: Handle::new(leaf),
-        }
-    }
-
-    /// The same leaf, with as many slots as it has by now.
-    fn again(&self) -> Self {
-        Self {
-            leaf: self.leaf.clone(),
-            words: self.words,
-            len: self.leaf().len(),
-        }
-    }
-
-    /// Its leaf. The twig is of a branch that was found under a pin which still lives, or the
-    /// structure mutex is held.
-    fn leaf(&self) -> &Leaf {
-        // SAFETY: a leaf is freed under the structure mutex, after no branch that can be found
-        // leads to it any more, and after who has found one under a pin.
-        unsafe { self.leaf.get() }
-    }
-}
-
-impl Branch {
-    fn of(twigs: Vec<(Bytes, Twig)>) -> Self {
-        let last = twigs.last().map(|(_, twig)| twig.leaf());
-        let high = last.and_then(|leaf| leaf.high().cloned());
-        Self::new(twigs.into_iter(), high)
-    }
-
-    #[inline]
-    fn place(&self) -> Place {
-        Place::of(std::slice::from_ref(self))
-    }
-
-    fn places(&self) -> [Place; 2] {
-        [Place::of(&self.heads), Place::of(&self.children)]
-    }
-
-    /// Its leaves, for another branch.
-    fn twigs(&self) -> impl Iterator<Item = (Bytes, Twig)> + '_ {
-        let twigs = self.children.iter().map(Twig::again);
-        self.lows.iter().cloned().zip(twigs)
-    }
-
-    /// The memory of the branch without its leaves.
-    fn branch_bytes(&self) -> u64 {
-        self.bytes() + SHARED_OVERHEAD as u64
-    }
-}
-
-impl Trunk {
-    fn of(limbs: &[(Bytes, Handle<Branch>)]) -> Self {
-        // SAFETY: as in `Limb::new`.
-        let last = limbs.last().map(|(_, branch)| unsafe { branch.get() });
-        let high = last.and_then(|branch| branch.high.clone());
-        let limbs = limbs
-            .iter()
-            .map(|(low, branch)| (low.clone(), Limb::new(branch)));
-        Self::new(limbs, high)
-    }
-
-    /// Its branches, for another trunk. Under the structure mutex.
-    fn limbs(&self) -> impl Iterator<Item = (Bytes, Handle<Branch>)> + '_ {
-        let limbs = self.lows.iter().zip(&self.children);
-        limbs.filter_map(|(low, limb)| Some((low.clone(), limb.branch.get()?)))
-    }
-
-    /// The memory of the trunk in the skip list without its branches.
-    fn node_bytes(&self) -> u64 {
-        // The fence has the first of the bounds, too.
-        let low = self.lows.first().map_or(0, Bytes::heap_bytes);
-        self.bytes() + (size_of::<Fence>() + NODE_OVERHEAD + low) as u64
-    }
-}
-
-impl<T> Block<T> {
-    fn new(children: impl Iterator<Item = (Bytes, T)>, high: Option<Bytes>) -> Self {
-        let (lows, children): (Vec<Bytes>, Vec<T>) = children.unzip();
-        let inner = lows.get(1..).unwrap_or_default();
-        let prefix = match (inner.first(), inner.last()) {
-            (Some(first), Some(last)) => {
-                let (first, last) = (first.as_slice(), last.as_slice());
-                first.get(..common_len(first, last)).unwrap_or_default()
-            }
-            _ => &[],
-        };
-        let head = |low: &Bytes| {
-            let rest = low.as_slice().get(prefix.len()..);
-            Stub::new(rest.unwrap_or_default()).head
-        };
-        Self {
-            prefix: Bytes::new(prefix),
-            heads: inner.iter().map(head).collect(),
-            lows: lows.into(),
-            children: children.into(),
-            high,
-        }
-    }
-
-    /// The last child whose bound is within `bound`, as that of the block is; and what the
-    /// key's head would be.
-    #[inline]
-    fn last(&self, bound: Bound<&[u8]>) -> (usize, Option<u64>) {
-        let (key, is_excluded) = match bound {
-            Bound::Included(key) => (key, false),
-            Bound::Excluded(key) => (key, true),
-            Bound::Unbounded => return (self.heads.len(), None),
-        };
-        let Some(rest) = key.strip_prefix(self.prefix.as_slice()) else {
-            let is_below = key < self.prefix.as_slice();
-            return (if is_below { 0 } else { self.heads.len() }, None);
-        };
-        let head = Stub::new(rest).head;
-        let at = count_below(&self.heads, |other| *other < head);
-        let equals = self
-            .heads
-            .iter()
-            .skip(at)
-            .zip(self.lows.iter().skip(at + 1));
-        let within = equals.take_while(|(other, low)| {
-            **other == head
-                && match is_excluded {
-                    true => low.as_slice() < key,
-                    false => low.as_slice() <= key,
-                }
-        });
-        (at + within.count(), Some(head))
-    }
-
-    /// How far behind the bound of the child at `at` a key with that head is. Not known at
-    /// the ends.
-    #[inline]
-    fn share(&self, at: usize, head: Option<u64>) -> Option<Share> {
-        let below = *self.heads.get(at.checked_sub(1)?)?;
-        let above = *self.heads.get(at)?;
-        let behind = head?.saturating_sub(below) as f64;
-        Some(Share(behind / above.saturating_sub(below) as f64))
-    }
-
-    /// The memory of the block without its children.
-    fn bytes(&self) -> u64 {
-        let heads = size_of_val(&*self.heads);
-        let lows = size_of_val(&*self.lows);
-        let all = self.lows.iter().chain(&self.high).chain([&self.prefix]);
-        let long: usize = all.map(Bytes::heap_bytes).sum();
-        let own = size_of::<Self>() + BLOCK_OVERHEAD;
-        (own + heads + lows + long + size_of_val(&*self.children)) as u64
-    }
-}
-
-/// What a key would have below it between two bounds if all keys were spread evenly: from
-/// nothing, 0, to everything, 1.
-#[derive(Clone, Copy)]
-struct Share(f64);
-
-impl Share {
-    /// How many of `count` children.
-    #[inline]
-    fn of(self, count: usize) -> usize {
-        ((self.0 * count as f64) as usize).min(count)
-    }
-}
-
-fn leaf_bytes(leaf: &Leaf) -> u64 {
-    (size_of::<Leaf>() + LEAF_OVERHEAD + leaf.heap_bytes()) as u64
 }
 
 /// Cuts children into as many as a block should have, the last ones first.
